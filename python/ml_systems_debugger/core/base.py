@@ -1,0 +1,197 @@
+"""The contracts at the edges: `BaseDetector`, `BaseIngestor`, `BaseSignalExtractor`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from .errors import RegistryError
+from .finding import Event
+from .fold_state import DetectorState, FoldState, HistoryState
+from .results import DetectionResult
+from .rules import AttributionRule
+from .signal import Signal
+from .signal_set import SignalSet
+from .vocabulary import FailureModeLike
+
+__all__ = ["BaseDetector", "BaseIngestor", "BaseReporter", "BaseSignalExtractor", "Context"]
+
+Context = Mapping[str, Any]
+
+
+class BaseDetector(ABC):
+    """Finds one failure mode; a fold over the history of a run.
+
+    Write either `detect` alone, or `init`, `update` and `conclude`, of which
+    `detect` is then made. A detector holds parameters only; what it remembers
+    of a run is in the state, so one instance may serve many runs and threads.
+
+    The three together::
+
+        state = detector.init(context)
+        for chunk in history:
+            events = detector.update(state, chunk)
+        result = detector.conclude(state)
+
+    `update` sees closed steps and never knows how long the run will be; the
+    result does not depend on how the history is cut into chunks. `conclude`
+    changes nothing and may be asked at any time.
+
+    Examples
+    --------
+    >>> class TooLoud(BaseDetector):
+    ...     failure_mode = "loss_spike"
+    ...     def get_required_signals(self):
+    ...         return ["loss"]
+    ...     def detect(self, signals, context=None):
+    ...         loud = [s for s in signals if s.value > 100]
+    ...         return DetectionResult(self.failure_mode, bool(loud), 1.0 if loud else 0.0,
+    ...                                detector_name=self.name, contributing_signals=loud)
+    >>> TooLoud().detect([Signal("loss", 101.0, step=7)]).detected
+    True
+    """
+
+    name: ClassVar[str] = ""
+    """Name in the registry and in reports; by default the class name in snake case."""
+
+    failure_mode: ClassVar[FailureModeLike]
+    """What it finds."""
+
+    required_signals: ClassVar[tuple[str, ...]] = ()
+    """What `get_required_signals` returns unless it is overridden."""
+
+    attribution_rules: ClassVar[tuple[AttributionRule, ...]] = ()
+    """What its findings say of causes."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        fold = [cls.update is not BaseDetector.update, cls.conclude is not BaseDetector.conclude]
+        own_detect = cls.detect is not BaseDetector.detect
+        if not inspect.isabstract(cls) and not own_detect and any(fold) and not all(fold):
+            raise RegistryError(
+                f"{cls.__qualname__} writes only one of update and conclude: "
+                f"write detect alone, or init, update and conclude together"
+            )
+
+    def get_required_signals(self) -> Sequence[str]:
+        """Return the quantities it reads, by canonical name; empty for every quantity.
+
+        It is skipped, with a reason, where none of them is there.
+        """
+        return self.required_signals
+
+    def init(self, context: Context | None = None) -> DetectorState:
+        """Return a fresh state.
+
+        Parameters
+        ----------
+        context : mapping, optional
+            What is known of the run beside its signals (configuration, number
+            of classes, ...). Read-only.
+        """
+        return HistoryState(self.name, context)
+
+    def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
+        """Fold a run of closed steps into `state`, in place; return what changed."""
+        if not isinstance(state, HistoryState):
+            raise TypeError(f"{self.name}: {type(state).__name__} is no state of this detector")
+        if type(self).detect is BaseDetector.detect:
+            raise RegistryError(f"{type(self).__qualname__} writes neither detect nor the fold")
+        state.add(chunk)
+        return ()
+
+    def conclude(self, state: Any) -> DetectionResult:
+        """Return what `state` says of the run so far; changes nothing."""
+        if not isinstance(state, HistoryState):
+            raise TypeError(f"{self.name}: {type(state).__name__} is no state of this detector")
+        return self.detect(state.history, state.context)
+
+    def detect(
+        self, signals: SignalSet | Sequence[Signal], context: Context | None = None
+    ) -> DetectionResult:
+        """Judge a whole history.
+
+        Parameters
+        ----------
+        signals : SignalSet or sequence of Signal
+        context : mapping, optional
+            As for `init`.
+        """
+        state = self.init(context)
+        self.update(state, SignalSet.of(signals))
+        return self.conclude(state)
+
+    def restore(self, data: bytes, context: Context | None = None) -> DetectorState:
+        """Return the state that ``state.to_bytes()`` saved.
+
+        Raises
+        ------
+        ValueError
+            If `data` is damaged or of another detector.
+        """
+        state = self.init(context)
+        if not isinstance(state, (FoldState, HistoryState)):
+            raise TypeError(f"{self.name} has a state of its own; it restores it itself")
+        state.restore(data)
+        return state
+
+
+class BaseIngestor(ABC):
+    """Turns one kind of source into signals."""
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def ingest(self, source: Any) -> SignalSet | Sequence[Signal]:
+        """Read `source` (a path, a file object, rows, arrays) whole.
+
+        Raises
+        ------
+        IngestionError
+            With file, place and value, where it cannot be read.
+        """
+
+    def validate_schema(self, data: Any) -> bool:  # noqa: ARG002 - for subclasses
+        """Return whether `data` is something that `ingest` understands."""
+        return True
+
+    def sniff(self, head: bytes, name: str) -> float:  # noqa: ARG002 - for subclasses
+        """Return from 0 (no) to 1 (certain) whether a file is of this kind.
+
+        Parameters
+        ----------
+        head : bytes
+            Its first 64 KiB, decompressed where it is gzipped.
+        name : str
+            Its file name, for hints only: content decides.
+        """
+        return 0.0
+
+
+class BaseSignalExtractor(ABC):
+    """Derives signals from raw data, or from signals."""
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def extract(self, raw_data: Any) -> SignalSet | Sequence[Signal]:
+        """Return the signals in `raw_data`: arrays, tensors, mappings of them, or a SignalSet.
+
+        Inside a debugging session `raw_data` is the ingested `SignalSet`, and
+        what comes back stands beside it.
+        """
+
+
+class BaseReporter(ABC):
+    """Writes a report in one format."""
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def render(self, report: Any) -> str:
+        """Return `report` (a `DebugReport`) as text."""
