@@ -48,6 +48,7 @@ class Registry(Generic[T]):
         def add(cls: type[T]) -> type[T]:
             with self._lock:
                 self._claim(name, cls)
+                cls.name = name  # type: ignore[attr-defined]  # one name everywhere
             return cls
 
         return add

@@ -1,0 +1,36 @@
+"""The command `mlsd`. Each subcommand is a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "diagnose": "diagnose:diagnose",
+    "detectors": "catalogue:detectors",
+    "explain": "catalogue:explain",
+}
+
+
+class _Lazy(click.Group):
+    """Imports a subcommand when it is asked for, so that ``mlsd --help`` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        place = _COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, attribute = place.partition(":")
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), attribute)
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ml-systems-debugger", prog_name="mlsd")
+def main() -> None:
+    """Find what went wrong in an ML training run, where it began, why, and what to do."""

@@ -1,0 +1,156 @@
+"""``mlsd diagnose``: runs in, verdicts out, exit codes that CI can use."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..configuration import Configuration
+from ..core import ConfigurationError, DebugReport, IngestionError, Severity, Status
+from ..debugger import MLSystemsDebugger
+from ..ingestion import find_runs
+from ..reporting import Reporter, ReportFormat, render_many
+from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, write_output
+
+__all__ = ["diagnose"]
+
+_NEVER = "never"
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice([f.value for f in ReportFormat]),
+    default="text",
+    show_default=True,
+    help="How to write the report.",
+)
+@click.option("--output", metavar="FILE", help="Write here instead of to standard output.")
+@click.option(
+    "--fail-on",
+    type=click.Choice([*(s.value for s in Severity), _NEVER]),
+    default=None,
+    help="Exit 1 from this severity on (default: high, or what the configuration says); "
+    "'never' to look only.",
+)
+@click.option("--config", metavar="FILE.toml", help="Detector parameters and facts of the run.")
+def diagnose(
+    paths: tuple[str, ...],
+    output_format: str,
+    output: str | None,
+    fail_on: str | None,
+    config: str | None,
+) -> None:
+    """Say what failed in a run, where it began, the likely cause, and what to do.
+
+    PATH is a file, a folder of runs, or - for standard input.
+
+    \b
+    Exit codes:
+      0  nothing at or above --fail-on
+      1  a finding at or above --fail-on
+      2  wrong usage, a missing file, no permission, an I/O error
+      3  content that cannot be read, or too little of it to judge
+    """  # noqa: D301 - click's \b keeps the list as it is
+    try:
+        configuration = Configuration.of(config)
+    except (ConfigurationError, OSError) as error:
+        raise UsageFailure(_reason(config, error)) from error
+    runs = _runs(paths)
+    debugger = MLSystemsDebugger(config=configuration)
+    reports = []
+    with _progress(len(runs)) as advance:
+        for run in runs:
+            reports.append((run, _report(debugger, run)))
+            advance()
+    several = len(reports) > 1 or any(Path(p).is_dir() for p in paths if p != "-")
+    write_output(_rendered(reports, output_format, output, several), output)
+    threshold = fail_on or configuration.fail_on.value
+    sys.exit(_exit_code([report for _, report in reports], threshold))
+
+
+def _runs(paths: Sequence[str]) -> list[str]:
+    """Return every run behind the paths; a missing one is an error before any work."""
+    found: list[str] = []
+    for path in paths:
+        if path == "-":
+            found.append(path)
+            continue
+        try:
+            Path(path).stat()
+            runs = find_runs(path) if Path(path).is_dir() else [path]
+        except OSError as error:
+            raise UsageFailure(_reason(path, error)) from error
+        if not runs:
+            raise UsageFailure(f"{path}: no run data in this folder")
+        found.extend(str(run) for run in runs)
+    return found
+
+
+def _report(debugger: MLSystemsDebugger, run: str) -> DebugReport:
+    try:
+        return debugger.debug(sys.stdin.buffer if run == "-" else run)
+    except IngestionError as error:
+        # Unreadable content is a result of its own: it is listed beside the other runs.
+        click.echo(f"mlsd: {error}", err=True)
+        return DebugReport(
+            time.time(),
+            summary=f"Nothing was judged: {error}",
+            status=Status.INCOMPLETE,
+            unread=[str(error)],
+            metadata={"source": run},
+        )
+    except OSError as error:
+        raise UsageFailure(_reason(run, error)) from error
+
+
+def _reason(path: object, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{path}: {error.strerror or error}"
+    return str(error)
+
+
+def _rendered(
+    reports: Sequence[tuple[str, DebugReport]],
+    output_format: str,
+    output: str | None,
+    several: bool,
+) -> str:
+    if several:
+        return render_many(reports, output_format)
+    reporter = Reporter(output_format)
+    if output_format == ReportFormat.TEXT.value and output is None and sys.stdout.isatty():
+        return reporter.render(reports[0][1], color=True)
+    return reporter.render(reports[0][1])
+
+
+def _exit_code(reports: Sequence[DebugReport], fail_on: str) -> int:
+    worst = [r.worst_severity for r in reports if r.worst_severity is not None]
+    if fail_on != _NEVER and any(severity >= fail_on for severity in worst):
+        return EXIT_FINDINGS
+    judged = (Status.HEALTHY, Status.FAILURES)
+    if any(r.status not in judged or r.unread or r.failed_checks for r in reports):
+        return EXIT_INCOMPLETE
+    return EXIT_CLEAN
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[object]:
+    """Show a bar on stderr, only on a terminal and only for several runs."""
+    console = Console(stderr=True)
+    if total < 2 or not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn("diagnosing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("diagnosing", total=total)
+        yield lambda: progress.advance(task)

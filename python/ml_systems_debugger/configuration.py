@@ -1,0 +1,136 @@
+"""`Configuration`: parameters of detectors and facts of the run, from a TOML file or a mapping."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .core import BaseDetector, ConfigurationError, FrozenDict, Severity, freeze
+from .core import detectors as registered
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Configuration"]
+
+_KEYS = ("fail_on", "context", "detectors")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a user sets once for many runs.
+
+    As TOML::
+
+        fail_on = "medium"
+
+        [context]
+        num_classes = 10
+
+        [detectors.loss_plateau]
+        enabled = false
+
+        [detectors.gradient_explosion]
+        min_ratio = 20.0
+
+    Parameters
+    ----------
+    parameters : mapping
+        Detector name to its constructor parameters; ``enabled = false`` leaves
+        it out.
+    context : mapping
+        Facts of the run that are not in its signals.
+    fail_on : Severity
+        From which severity on the command fails.
+
+    Raises
+    ------
+    ConfigurationError
+        For a key, detector, parameter or value that is not known, naming it.
+    """
+
+    parameters: FrozenDict = dataclasses.field(default_factory=FrozenDict)
+    context: FrozenDict = dataclasses.field(default_factory=FrozenDict)
+    fail_on: Severity = Severity.HIGH
+
+    @classmethod
+    def of(
+        cls, given: Configuration | Mapping[str, Any] | str | os.PathLike[str] | None
+    ) -> Configuration:
+        """Return `given` as a configuration: itself, a mapping, a TOML file's path, or None."""
+        if isinstance(given, Configuration):
+            return given
+        if given is None:
+            return cls()
+        if isinstance(given, Mapping):
+            return cls._checked(given, "configuration")
+        path = Path(given)
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
+        return cls._checked(data, str(path))
+
+    @classmethod
+    def _checked(cls, data: Mapping[str, Any], where: str) -> Configuration:
+        for key in data:
+            if key not in _KEYS:
+                raise ConfigurationError(f"{where}: unknown key {key!r}; known: {', '.join(_KEYS)}")
+        for key in ("context", "detectors"):
+            if not isinstance(data.get(key, {}), Mapping):
+                raise ConfigurationError(f"{where}: {key} is a table, got {data[key]!r}")
+        try:
+            fail_on = Severity(data.get("fail_on", "high"))
+        except ValueError:
+            words = ", ".join(s.value for s in Severity)
+            raise ConfigurationError(
+                f"{where}: fail_on is one of {words}, got {data['fail_on']!r}"
+            ) from None
+        config = cls(freeze(data.get("detectors")), freeze(data.get("context")), fail_on)
+        try:
+            config.detectors()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from error
+        return config
+
+    def detectors(self) -> list[BaseDetector]:
+        """Return every registered detector that is enabled, with its parameters set."""
+        for name, given in self.parameters.items():
+            if name not in registered:
+                known = ", ".join(registered.names)
+                raise ConfigurationError(f"no detector is named {name!r}; known: {known}")
+            if not isinstance(given, Mapping):
+                raise ConfigurationError(f"detectors.{name} is a table, got {given!r}")
+        made = []
+        for name, cls in registered.items().items():
+            given = dict(self.parameters.get(name, {}))
+            enabled = given.pop("enabled", True)
+            if not isinstance(enabled, bool):
+                raise ConfigurationError(
+                    f"detectors.{name}.enabled is true or false, got {enabled!r}"
+                )
+            if enabled:
+                made.append(_made(name, cls, given))
+        return made
+
+
+def _made(name: str, cls: type[BaseDetector], given: dict[str, Any]) -> BaseDetector:
+    if dataclasses.is_dataclass(cls):
+        known = [f.name for f in dataclasses.fields(cls) if f.init]
+        for parameter in given:
+            if parameter not in known:
+                raise ConfigurationError(
+                    f"detectors.{name} has no parameter {parameter!r}; known: {', '.join(known)}"
+                )
+    try:
+        return cls(**given)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"detectors.{name}: {error}") from error
+    except TypeError as error:
+        raise ConfigurationError(f"detectors.{name}: {error}") from error

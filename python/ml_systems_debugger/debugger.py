@@ -1,0 +1,312 @@
+"""`MLSystemsDebugger` and `diagnose`: from a source to a report."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from .attribution import AttributionEngine
+from .configuration import Configuration
+from .core import (
+    AttributionHypothesis,
+    AttributionRule,
+    BaseDetector,
+    BaseIngestor,
+    BaseSignalExtractor,
+    DebugReport,
+    DetectionResult,
+    FrozenDict,
+    Outcome,
+    SignalSet,
+    SkippedDetector,
+    canonical,
+    extractors,
+    freeze,
+    register_failure_mode,
+)
+from .ingestion import open_source
+from .reporting import Reporter, ReportFormat, summary_text
+
+__all__ = ["MLSystemsDebugger", "diagnose"]
+
+_TRACEBACK_CHARACTERS = 4000
+_UNSPECIFIED = register_failure_mode("mlsd:unspecified")
+
+
+class MLSystemsDebugger:
+    """Runs ingestion, extraction, detection and attribution over one run at a time.
+
+    Without arguments it has every registered detector and extractor, built in
+    and third party, with their default parameters.
+
+    Parameters
+    ----------
+    detectors : iterable of BaseDetector, optional
+        These instead of the registered ones; ``[]`` for none.
+    extractors : iterable of BaseSignalExtractor, optional
+        Likewise.
+    config : Configuration, mapping or path of a TOML file, optional
+        Parameters of the registered detectors, context and more; see
+        `Configuration`.
+    engine : AttributionEngine, optional
+        Default: one with the rules that the detectors carry.
+
+    Examples
+    --------
+    >>> debugger = MLSystemsDebugger()
+    >>> report = debugger.debug({"loss": [1.0] * 30 + [float("nan")] * 5})
+    >>> report.status.value, report.failures[0].onset_step
+    ('failures', 30)
+    """
+
+    def __init__(
+        self,
+        detectors: Iterable[BaseDetector] | None = None,
+        extractors: Iterable[BaseSignalExtractor] | None = None,
+        config: Configuration | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        engine: AttributionEngine | None = None,
+    ) -> None:
+        self.config = Configuration.of(config)
+        self._detectors = list(self.config.detectors() if detectors is None else detectors)
+        self._ingestors: list[BaseIngestor] = []
+        self._extractors = list(_default_extractors() if extractors is None else extractors)
+        self._engine = engine
+        self._routes: dict[BaseDetector, tuple[str, ...]] | None = None
+        for one in self._detectors:
+            _check("detector", one, "detect", "get_required_signals")
+
+    def add_detector(self, detector: BaseDetector) -> MLSystemsDebugger:
+        """Add a detector; it runs beside the others. Returns the debugger."""
+        _check("detector", detector, "detect", "get_required_signals")
+        self._detectors.append(detector)
+        self._routes = None
+        return self
+
+    def add_ingestor(self, ingestor: BaseIngestor) -> MLSystemsDebugger:
+        """Add an ingestor; it is asked before the built-in ones. Returns the debugger."""
+        _check("ingestor", ingestor, "ingest", "validate_schema")
+        self._ingestors.append(ingestor)
+        return self
+
+    def add_signal_extractor(self, extractor: BaseSignalExtractor) -> MLSystemsDebugger:
+        """Add an extractor; it runs behind the others. Returns the debugger."""
+        _check("signal extractor", extractor, "extract")
+        self._extractors.append(extractor)
+        return self
+
+    @property
+    def detectors(self) -> tuple[BaseDetector, ...]:
+        """The detectors, in order of registration."""
+        return tuple(self._detectors)
+
+    def debug(self, data: Any, context: Mapping[str, Any] | None = None) -> DebugReport:
+        """Diagnose one run.
+
+        Parameters
+        ----------
+        data : object
+            A path, an open file, rows, columns, arrays, a frame, a list of
+            `Signal` or a `SignalSet`.
+        context : mapping, optional
+            What is known of the run beside its signals: configuration,
+            ``num_classes``, ... Read-only for the detectors.
+
+        Raises
+        ------
+        IngestionError
+            Where `data` cannot be read at all, with file, place and value. A
+            part that cannot be read does not raise: it is named in the report,
+            which then is not "healthy".
+        """
+        facts = freeze({**self.config.context, **(context or {})})
+        signals = self._ingest(data)
+        signals = self._extract(signals)
+        detections, skipped = self._detect(signals, facts)
+        attributions: Sequence[AttributionHypothesis] = ()
+        unread = list(signals.unread)
+        try:
+            attributions = self._attribute(detections, facts)
+        except Exception as error:  # noqa: BLE001 - a report without causes beats none, and says so
+            unread.append(f"attribution failed: {_named(error)}")
+        return DebugReport(
+            timestamp=time.time(),
+            detections=detections,
+            attributions=attributions,
+            summary=summary_text(detections, attributions, skipped, unread),
+            metadata={**signals.metadata, **_described(signals)},
+            skipped=skipped,
+            unread=unread,
+        )
+
+    def generate_report(
+        self,
+        report: DebugReport,
+        format: ReportFormat | str | None = None,  # noqa: A002 - known name
+    ) -> str:
+        """Return `report` as text; TEXT unless `format` says JSON or MARKDOWN."""
+        rendered: str = Reporter(ReportFormat.TEXT if format is None else format).render(report)
+        return rendered
+
+    def _ingest(self, data: Any) -> SignalSet:
+        if isinstance(data, SignalSet):
+            return data
+        for ingestor in self._ingestors:
+            if ingestor.validate_schema(data):
+                return SignalSet.of(ingestor.ingest(data))
+        return open_source(data)
+
+    def _extract(self, signals: SignalSet) -> SignalSet:
+        """Put derived series beside the raw ones; a raw series is never replaced."""
+        for extractor in self._extractors:
+            try:
+                derived = SignalSet.of(extractor.extract(signals))
+            except Exception as error:  # noqa: BLE001 - said in the report, which is not healthy then
+                failed = f"extractor {_name(extractor)} failed: {_traced(error)}"
+                signals = signals.with_notes(unread=[failed])
+                continue
+            new = [one for one in derived.series if signals.get(one.key) is None]
+            if new or derived.unread:
+                signals = signals.with_series(new).with_notes(unread=derived.unread)
+        return signals
+
+    def _detect(
+        self, signals: SignalSet, context: FrozenDict
+    ) -> tuple[list[DetectionResult], list[SkippedDetector]]:
+        there = set(signals.names)
+        jobs: list[BaseDetector] = []
+        skipped: list[SkippedDetector] = []
+        for detector, needed in self._routing().items():
+            if not needed or there.intersection(needed):
+                jobs.append(detector)
+            else:
+                reason = f"none of {', '.join(needed)} is in the input"
+                skipped.append(SkippedDetector(_name(detector), reason))
+        results = _in_threads(lambda one: _judged(one, signals, context), jobs)
+        for result in [r for r in results if r.outcome is Outcome.NOT_APPLICABLE]:
+            results.remove(result)
+            skipped.append(SkippedDetector(result.detector_name, result.reason))
+        return results, skipped
+
+    def _routing(self) -> dict[BaseDetector, tuple[str, ...]]:
+        """Which quantities each detector reads: asked once, since a run has many."""
+        if self._routes is None:
+            self._routes = {
+                one: tuple(canonical(raw).name for raw in one.get_required_signals())
+                for one in self._detectors
+            }
+        return self._routes
+
+    def _attribute(
+        self, detections: Sequence[DetectionResult], context: FrozenDict
+    ) -> Sequence[AttributionHypothesis]:
+        if self._engine is None:
+            rules: dict[str, AttributionRule] = {}
+            for one in self._detectors:
+                rules.update({rule.code: rule for rule in getattr(one, "attribution_rules", ())})
+            self._engine = AttributionEngine(extra_rules=rules.values())
+        return self._engine.attribute(detections, context)
+
+
+def diagnose(
+    source: Any,
+    *,
+    context: Mapping[str, Any] | None = None,
+    config: Configuration | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    detectors: Iterable[BaseDetector] | None = None,
+) -> DebugReport:
+    """Diagnose one run: what failed, where it began, why, and what to do.
+
+    Parameters
+    ----------
+    source : object
+        As for `MLSystemsDebugger.debug`: most often the path of a metrics file.
+    context, config, detectors : optional
+        As for `MLSystemsDebugger`.
+
+    Examples
+    --------
+    >>> report = diagnose({"loss": [2.0, 1.0, float("inf")]})
+    >>> report.failures[0].failure_mode.value
+    'inf_detected'
+    """
+    return MLSystemsDebugger(detectors, config=config).debug(source, context)
+
+
+def _judged(detector: BaseDetector, signals: SignalSet, context: FrozenDict) -> DetectionResult:
+    """Ask one detector; what it raises becomes a failed check with its traceback."""
+    name = _name(detector)
+    try:
+        result = detector.detect(signals, context)
+        if not isinstance(result, DetectionResult):
+            raise TypeError(f"detect returned {type(result).__name__}, not DetectionResult")
+    except Exception as error:  # noqa: BLE001 - reported as a check that did not run
+        return _failure(getattr(detector, "failure_mode", _UNSPECIFIED), name, error)
+    if result.outcome is not Outcome.CONCLUDED or result.judged:
+        return result
+    # A detector written against the three contracts alone does not say what it judged.
+    needed = [canonical(raw).name for raw in detector.get_required_signals()]
+    return replace(result, judged=tuple(n for n in needed if n in signals.names))
+
+
+def _failure(mode: Any, name: str, error: Exception) -> DetectionResult:
+    return DetectionResult(
+        mode,
+        False,
+        0.0,
+        {"traceback": _traced(error)},
+        detector_name=name,
+        outcome=Outcome.FAILED,
+        reason=_named(error),
+    )
+
+
+def _traced(error: Exception) -> str:
+    return "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _in_threads(
+    work: Callable[[BaseDetector], DetectionResult], jobs: Sequence[BaseDetector]
+) -> list[DetectionResult]:
+    workers = min(len(jobs), os.cpu_count() or 1)
+    if workers < 2:
+        return [work(job) for job in jobs]
+    with ThreadPoolExecutor(workers, thread_name_prefix="mlsd") as pool:
+        return list(pool.map(work, jobs))
+
+
+def _described(signals: SignalSet) -> dict[str, Any]:
+    span = signals.step_range
+    return {
+        "series": len(signals.series),
+        "measurements": len(signals),
+        "first_step": None if span is None else span[0],
+        "last_step": None if span is None else span[1],
+    }
+
+
+def _default_extractors() -> list[BaseSignalExtractor]:
+    return [cls() for cls in extractors.items().values()]
+
+
+def _name(part: Any) -> str:
+    return getattr(part, "name", "") or type(part).__name__
+
+
+def _check(what: str, part: Any, *methods: str) -> None:
+    missing = [name for name in methods if not callable(getattr(part, name, None))]
+    if missing or isinstance(part, type):
+        problem = (
+            "is a class, pass an instance"
+            if isinstance(part, type)
+            else (f"has no method {' and no '.join(missing)}")
+        )
+        raise TypeError(f"{part!r} is no {what}: it {problem}")
