@@ -1,0 +1,7 @@
+#include "bindings/module.hpp"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The native core; use it through ml_systems_debugger.kernels.";
+  register_runtime(m);
+  register_trail(m);
+}

@@ -1,0 +1,7 @@
+// One register_<area>.cpp per area; module.cpp calls them, and does nothing else.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+void register_runtime(pybind11::module_ &m);
+void register_trail(pybind11::module_ &m);

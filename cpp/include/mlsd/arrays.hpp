@@ -1,0 +1,60 @@
+// Kernels over one array: non-finite scan, norms, statistics, digest.
+//
+// Input     `n` elements at `data`, densely packed, at any byte alignment; never written.
+// NaN rule  statistics are over the finite values; NaN and the infinities are only counted.
+// Blocks    sums are made per block of kBlock elements, aligned to multiples of kBlock of the whole
+//           array, and combined in a fixed tree (`Partial`): the same bits for any number of
+//           threads, and for any chunks or shards that split on block boundaries.
+// Width     floats of 32 bits or less are squared and added in 32-bit lanes over at most 2048
+//           elements, then flushed into 64-bit lanes. A block whose 32-bit sum overflows or falls
+//           under the normal range is done again with 64-bit arithmetic, and f64 with a power-of-two
+//           scale, so neither 4096 values of 1e30f nor of 1e-42f lose their norm.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "mlsd/dtypes.hpp"
+
+namespace mlsd {
+
+constexpr std::size_t kBlock = std::size_t{1} << 20;
+
+struct NonfiniteCounts {
+  std::uint64_t nan = 0, posinf = 0, neginf = 0;
+};
+
+// A sum of squares as scale^2 * sum, so that it can stand for more than a double holds.
+struct ScaledSquares {
+  double scale = 1.0;
+  double sum = 0.0;
+};
+
+// Everything about one block.
+struct BlockStats {
+  std::uint64_t nan = 0, posinf = 0, neginf = 0, zero = 0, subnormal = 0;
+  // Of the finite values; where there is none: +inf, -inf, and zeros.
+  double min = 0, max = 0;
+  double abs_sum = 0;
+  double mean = 0;
+  ScaledSquares squares;
+  ScaledSquares deviations;  // squared distances from the mean
+};
+
+struct ArrayKernels {
+  NonfiniteCounts (*count_nonfinite)(const void *data, std::size_t n, Dtype dtype);
+  bool (*has_nonfinite)(const void *data, std::size_t n, Dtype dtype);
+  // n where there is none.
+  std::size_t (*first_nonfinite)(const void *data, std::size_t n, Dtype dtype);
+  // One block each (n <= kBlock). A non-finite input makes the result non-finite.
+  ScaledSquares (*sum_squares)(const void *data, std::size_t n, Dtype dtype);
+  double (*sum_abs)(const void *data, std::size_t n, Dtype dtype);
+  double (*max_abs)(const void *data, std::size_t n, Dtype dtype);
+  void (*block_stats)(const void *data, std::size_t n, Dtype dtype, BlockStats *out);
+  // Digest of `bytes` bytes whose first lies at byte `start` (a multiple of 8) of the whole:
+  // sum of mix(word xor K * index) mod 2^64 over little-endian 8-byte words, the last one filled up
+  // with zeros. Depends on the place of every word, never on the order of the work.
+  std::uint64_t (*digest)(const void *data, std::size_t bytes, std::uint64_t start);
+};
+
+}  // namespace mlsd

@@ -1,0 +1,218 @@
+#include "mlsd/trail.hpp"
+
+#include <cmath>
+
+namespace mlsd {
+namespace {
+
+constexpr double kLargest = 1e300;
+constexpr double kShort = 8.0;          // values before a scale is believed
+constexpr double kMemory = 32.0;        // values over which level and scale are learnt
+constexpr double kFastMemory = 8.0;
+constexpr double kFirstCheck = 24.0;
+constexpr double kFirstTrigger = 16.0;
+constexpr double kLongest = 256.0;      // an excursion this long, and longer than what came
+                                        // before it, is the new normal
+constexpr double kDeviation = 1.2533;   // sigma of a normal law over its mean absolute deviation
+constexpr double kClip = 3.0;
+
+inline double median3(double a, double b, double c) {
+  if (a > b) {
+    const double t = a;
+    a = b;
+    b = t;
+  }
+  return c < a ? a : (c > b ? b : c);
+}
+
+inline double absolute(double x) { return x < 0 ? -x : x; }
+inline double larger(double a, double b) { return a > b ? a : b; }
+inline double smaller(double a, double b) { return a < b ? a : b; }
+
+void merge_table(double* row) {
+  double* values = row + kTableValues;
+  double* steps = row + kTableSteps;
+  for (int i = 0; i < kTrailTable / 3; ++i) {
+    values[i] = median3(values[3 * i], values[3 * i + 1], values[3 * i + 2]);
+    steps[i] = steps[3 * i];
+  }
+  row[kEntries] = kTrailTable / 3;
+  row[kExponent] += 1;
+}
+
+void push_table(double* row, double y, double step) {
+  if (row[kPending] == 0) row[kPendingStep] = step;
+  row[kPending] += 1;
+  const int exponent = static_cast<int>(row[kExponent]);
+  for (int depth = 0; depth < exponent; ++depth) {
+    double* buffer = row + kBuffers + 3 * depth;
+    double& held = row[kBufferCounts + depth];
+    if (held < 2) {
+      buffer[static_cast<int>(held)] = y;
+      held += 1;
+      return;
+    }
+    y = median3(buffer[0], buffer[1], y);
+    held = 0;
+  }
+  const int at = static_cast<int>(row[kEntries]);
+  row[kTableValues + at] = y;
+  row[kTableSteps + at] = row[kPendingStep];
+  row[kPending] = 0;
+  row[kEntries] = at + 1;
+  // Depth 19 covers 3^19 values an entry, 7e10 a table: no run is longer.
+  if (at + 1 == kTrailTable && exponent < kTrailDepth - 1) merge_table(row);
+}
+
+inline double transformed(double x, const double* settings) {
+  if (settings[kLogarithm] != 0) {
+    return settings[kSign] * std::log(smaller(larger(absolute(x), 1 / kLargest), kLargest));
+  }
+  return settings[kSign] * smaller(larger(x, -kLargest), kLargest);
+}
+
+// Level and scale from the values that are no part of an excursion; each value
+// moves them by a bounded amount (Huber, Robust Statistics, 1981).
+inline void learn(double* row, double y, double step, double minimum) {
+  const double known = row[kCount];  // with this one
+  if (known == 1) {
+    row[kLevel] = row[kFast] = row[kBest] = row[kWorst] = y;
+    row[kBestStep] = row[kWorstStep] = step;
+    return;
+  }
+  const double alpha = 1 / smaller(known, kMemory);
+  const double scale = row[kScale];
+  const double away = y - row[kLevel];
+  const double bound = known <= kShort ? kLargest : larger(kClip * scale, minimum);
+  const double moved = smaller(larger(away, -bound), bound);
+  row[kLevel] += alpha * moved;
+  row[kScale] += alpha * (absolute(moved) - scale);
+  if (row[kLevel] < row[kBest]) {
+    row[kBest] = row[kLevel];
+    row[kBestStep] = step;
+  }
+  if (row[kLevel] > row[kWorst]) {
+    row[kWorst] = row[kLevel];
+    row[kWorstStep] = step;
+  }
+}
+
+inline void begin_excursion(double* row, double y, double step, double bound) {
+  row[kActive] = 1;
+  row[kStartStep] = step;
+  row[kStartIndex] = row[kCount] - 1;
+  row[kBefore] = row[kLastStep];
+  row[kBaseLevel] = row[kLevel];
+  row[kBaseScale] = row[kScale];
+  row[kBound] = bound;
+  row[kLength] = 1;
+  row[kCalm] = 0;
+  row[kPeak] = y;
+  row[kPeakStep] = step;
+  row[kNextTrigger] = kFirstTrigger;
+}
+
+inline int follow_excursion(double* row, double y, double step) {
+  row[kLength] += 1;
+  if (y > row[kPeak]) {
+    row[kPeak] = y;
+    row[kPeakStep] = step;
+  }
+  row[kCalm] = y < 0.5 * (row[kBaseLevel] + row[kBound]) ? row[kCalm] + 1 : 0;
+  if (row[kCalm] >= kTrailPatience) {
+    row[kActive] = 0;
+    return row[kNextTrigger] > kFirstTrigger ? kReturned : kNothing;
+  }
+  int reason = kNothing;
+  if (row[kLength] >= row[kNextTrigger]) {
+    row[kNextTrigger] *= 2;
+    reason = kTrigger;
+  }
+  if (row[kLength] > larger(kLongest, row[kStartIndex])) {
+    row[kActive] = 0;
+    row[kLevel] = row[kFast];
+    row[kScale] = larger(row[kScale], absolute(y - row[kFast]));
+  }
+  return reason;
+}
+
+inline bool check_is_due(double* row, const double* settings) {
+  if (row[kCount] < row[kNextCheck]) return false;
+  row[kNextCheck] = std::floor(row[kCount] * 1.125) + 1;
+  if (settings[kAlways] != 0 || row[kWatch] != 0) return true;
+  const double gain = row[kFirst] - row[kBest];
+  const double asked = larger(larger(settings[kRise], settings[kRiseOfGain] * gain),
+                              settings[kRiseOfBest] * absolute(row[kBest]));
+  return row[kFast] - row[kBest] >= asked;
+}
+
+inline int fold_one(double* row, double x, double step, const double* settings) {
+  const double magnitude = absolute(x);
+  if (!(magnitude <= 1.7976931348623157e308)) {
+    row[kNonFinite] += 1;
+    if (row[kNonFinite] > 1) return kNothing;
+    row[kFirstBadStep] = step;
+    return kBroke;
+  }
+  if (magnitude == 0) {
+    if (row[kZeros] == 0) row[kZeroStep] = step;
+    row[kZeros] += 1;
+  } else {
+    row[kZeros] = 0;
+  }
+  const double y = transformed(x, settings);
+  const int slot = static_cast<int>(static_cast<std::int64_t>(row[kCount]) % kTrailRing);
+  row[kRingValues + slot] = y;
+  row[kRingSteps + slot] = step;
+  row[kCount] += 1;
+  if (row[kCount] == 1) {
+    row[kFirst] = row[kMin] = row[kMax] = y;
+    row[kFirstStep] = row[kMinStep] = row[kMaxStep] = row[kLastStep] = step;
+    row[kNextCheck] = kFirstCheck;
+  }
+  if (y < row[kMin]) {
+    row[kMin] = y;
+    row[kMinStep] = step;
+  }
+  if (y > row[kMax]) {
+    row[kMax] = y;
+    row[kMaxStep] = step;
+  }
+  row[kFast] += (y - row[kFast]) / smaller(row[kCount], kFastMemory);
+  const double minimum = settings[kFloor] + settings[kRelative] * absolute(row[kLevel]);
+  int reason = kNothing;
+  if (row[kActive] != 0) {
+    reason = follow_excursion(row, y, step);
+  } else {
+    const double least = row[kCount] <= kShort ? settings[kEarly] * minimum : minimum;
+    const double bound = row[kLevel] + larger(settings[kSigmas] * kDeviation * row[kScale], least);
+    if (row[kCount] > 1 && y > bound) {
+      begin_excursion(row, y, step, bound);
+    } else {
+      learn(row, y, step, minimum);
+    }
+  }
+  push_table(row, y, step);
+  row[kLast] = y;
+  row[kLastStep] = step;
+  if (check_is_due(row, settings) && reason == kNothing) reason = kCheck;
+  return reason;
+}
+
+}  // namespace
+
+std::ptrdiff_t trail_fold(const double* values, const std::int64_t* steps, std::ptrdiff_t at,
+                          std::ptrdiff_t n, double* row, const double* settings) {
+  row[kReason] = kNothing;
+  for (; at < n; ++at) {
+    const double step = static_cast<double>(steps == nullptr ? at : steps[at]);
+    const int reason = fold_one(row, values[at], step, settings);
+    if (reason != kNothing) {
+      row[kReason] = reason;
+      return at + 1;
+    }
+  }
+  return at;
+}
+
+}  // namespace mlsd
