@@ -33,16 +33,29 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "epoch": ("epochs", "current_epoch"),
         "replica_id": ("replica", "rank", "worker", "worker_id", "global_rank", "process_index"),
         "timestamp": ("time", "_timestamp", "wall_time", "walltime", "datetime"),
+        "layer_name": ("layer", "module_name", "param_name", "parameter_name"),
         "run": ("run_id", "run_name", "run_uuid"),
         "seed": ("random_seed",),
         # How well it goes.
-        "loss": ("lm_loss", "total_loss", "loss_total", "nll_loss"),
+        "loss": (
+            "lm_loss",
+            "total_loss",
+            "loss_total",
+            "nll_loss",
+            "mean_loss",
+            "avg_loss",
+            "average_loss",
+            "minibatch_loss",
+        ),
         "accuracy": (
             "acc",
             "top1",
             "top1_accuracy",
             "acc1",
             "accuracy_top1",
+            "top_1_accuracy",
+            "acc@1",
+            "prec@1",
             "sparse_categorical_accuracy",
             "categorical_accuracy",
             "binary_accuracy",
@@ -99,6 +112,10 @@ _LAYERED = frozenset(
     }
 )  # fmt: skip
 
+_PACES = ("step", "epoch", "batch")
+"""What a logger adds to a name to say how often it is logged."""
+_PACED = frozenset({"loss", "accuracy", "perplexity", "grad_norm", "lr"})
+
 _SPLIT_WORDS = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val",
@@ -144,7 +161,12 @@ def canonical(raw: str) -> QuantityName:
     folded = _folded(raw)
     if folded in _BY_ALIAS:
         return QuantityName(_BY_ALIAS[folded], known=True)
-    return _with_slash(raw.strip()) or _with_underscore(folded) or QuantityName(raw)
+    return (
+        _with_slash(raw.strip())
+        or _with_underscore(folded)
+        or _with_pace(folded)
+        or QuantityName(raw)
+    )
 
 
 def _with_slash(raw: str) -> QuantityName | None:
@@ -175,11 +197,24 @@ def _with_underscore(folded: str) -> QuantityName | None:
         for name in ("loss", "accuracy", "perplexity"):
             if rest.endswith(f"_{name}"):
                 data_set = rest[: -len(name) - 1]
+                if data_set in _PACES:
+                    return QuantityName(name, split=split, known=True)
                 return QuantityName(name, split=f"{split}_{data_set}", known=True)
     front, _, last = folded.rpartition("_")
     if (split := _SPLIT_WORDS.get(last)) is not None and front in _BY_ALIAS:
         return QuantityName(_BY_ALIAS[front], split=split, known=True)
     return None
+
+
+def _with_pace(folded: str) -> QuantityName | None:
+    """Take ``loss_step``, ``train_loss_epoch`` or ``epoch_loss`` for the quantity it is."""
+    front, _, last = folded.rpartition("_")
+    head, _, rest = folded.partition("_")
+    inner = front if last in _PACES else rest if head in _PACES else ""
+    if not inner:
+        return None
+    parts = canonical(inner)
+    return parts if parts.known and parts.name in _PACED and parts.layer is None else None
 
 
 def qualified(name: str, split: str | None = None, layer: str | None = None) -> str:
@@ -188,11 +223,20 @@ def qualified(name: str, split: str | None = None, layer: str | None = None) -> 
     return text if layer is None else f"{text}/{layer}"
 
 
+def _claim(raw: str) -> int:
+    """Return how weak the claim of a raw name on its canonical one is."""
+    if canonical(raw).name == raw:
+        return 0
+    words = _folded(raw).split("_")
+    return 3 if "epoch" in words else 2 if "step" in words else 1
+
+
 def resolve(raw_names: Iterable[str]) -> dict[str, QuantityName]:
     """Take the names of one table apart so that no two mean the same series.
 
-    An exact canonical name wins over an alias, and an earlier alias over a
-    later one; a name that loses keeps its raw spelling as its quantity.
+    An exact canonical name wins over an alias, one per step (``loss_step``)
+    over one per epoch (``loss_epoch``), and else an earlier alias over a later
+    one; a name that loses keeps its raw spelling as its quantity.
 
     Examples
     --------
@@ -203,7 +247,7 @@ def resolve(raw_names: Iterable[str]) -> dict[str, QuantityName]:
     names = list(dict.fromkeys(raw_names))
     taken: set[tuple[str, str | None, str | None]] = set()
     found: dict[str, QuantityName] = {}
-    for raw in sorted(names, key=lambda raw: canonical(raw).name != raw):  # exact ones first
+    for raw in sorted(names, key=_claim):
         parts = canonical(raw)
         if parts[:3] in taken:
             parts = QuantityName(raw)

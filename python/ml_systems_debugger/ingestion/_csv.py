@@ -1,0 +1,263 @@
+"""Delimited text with a header line, read in blocks."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from ..core import SchemaError
+from ._bytes import ByteSource
+from ._numbers import parse_cells, parse_number
+from ._table import Column, LineMap, Table, counted, role_of, text_columns
+
+__all__ = ["delimiter_of", "read_csv"]
+
+_DELIMITERS = (",", "\t", ";", "|")
+_SHOWN_ROWS = 5
+
+
+def delimiter_of(header: str) -> str:
+    """Return the delimiter of a header line: the one that cuts it into most cells."""
+    return max(_DELIMITERS, key=lambda d: header.count(d))
+
+
+def read_csv(source: ByteSource) -> Table:
+    """Read a CSV file (comma, tab, semicolon or bar; UTF-8, or UTF-16 with its mark).
+
+    The first line with anything on it holds the names. A row with too few
+    cells is read as far as it goes, one with too many not at all; both are
+    named in the table's `unread`, as are bytes that are not UTF-8.
+
+    Raises
+    ------
+    SchemaError
+        For an empty file, or one whose first line is no header.
+    """
+    reader = _Reader(source)
+    reader.run()
+    return reader.table()
+
+
+class _Reader:
+    def __init__(self, source: ByteSource) -> None:
+        self.source = source
+        self.header: list[str] = []
+        self.names: list[str] = []
+        self.delimiter = ","
+        self.text: list[bool] = []
+        self.dated: list[bool] = []
+        self.rows = 0
+        self.line = 1
+        self.parts: list[list[tuple[int, int, Column]]] = []
+        self.line_of = LineMap()
+        self.ragged: list[tuple[int, int]] = []  # line, number of cells
+        self.unread: list[str] = []
+        self.bad_bytes: list[int] = []
+
+    def run(self) -> None:
+        blocks = self._text_blocks()
+        for block in blocks:
+            if '"' in block:
+                # A quoted cell may hold delimiters and line ends: from here on by the rules.
+                self._quoted(chain([block], blocks))
+                break
+            lines = block.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+            if not lines[-1]:
+                lines.pop()
+            self._block(lines)
+        if not self.names:
+            self._refuse_empty()
+
+    def _text_blocks(self) -> Iterator[str]:
+        encoding = "utf-8"
+        head = self.source.head()[:4]
+        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+            yield b"".join(self.source.blocks()).decode("utf-16", "replace")
+            return
+        line = 1
+        for at, block in enumerate(self.source.line_blocks()):
+            data = block.removeprefix(b"\xef\xbb\xbf") if at == 0 else block
+            try:
+                text = data.decode(encoding)
+            except UnicodeDecodeError as error:
+                self.bad_bytes.append(line + data.count(b"\n", 0, error.start))
+                text = data.decode(encoding, "replace")
+            line += block.count(b"\n")
+            yield text
+
+    def _refuse_empty(self) -> None:
+        damage = "; ".join(self.source.damage)
+        raise SchemaError(
+            f"nothing to read ({damage})" if damage else "the file is empty",
+            source=self.source.name,
+        )
+
+    def _take_header(self, cells: list[str], line: int) -> None:
+        stripped = [cell.strip() for cell in cells]
+        if stripped and stripped[0].startswith("#"):
+            stripped[0] = stripped[0].lstrip("# ")
+        if all(_is_number(cell) for cell in stripped):
+            raise SchemaError(
+                "the first line holds numbers, no column names",
+                source=self.source.name,
+                line=line,
+                value=self.delimiter.join(cells),
+            )
+        self.header = stripped
+        taken: dict[str, int] = {}
+        for at, cell in enumerate(stripped):
+            name = cell or f"column {at + 1}"
+            taken[name] = taken.get(name, 0) + 1
+            self.names.append(name if taken[name] == 1 else f"{name} ({taken[name]})")
+        self.text = text_columns(self.names)
+        self.dated = [role_of(name) == "timestamp" for name in self.names]
+        self.parts = [[] for _ in self.names]
+
+    def _block(self, lines: list[str]) -> None:
+        start = 0
+        if not self.names:
+            while start < len(lines) and not lines[start].strip():
+                start += 1
+            if start == len(lines):
+                self.line += start
+                return
+            self.delimiter = delimiter_of(lines[start])
+            self._take_header(lines[start].split(self.delimiter), self.line + start)
+            start += 1
+        width = len(self.names)
+        cells = [line.split(self.delimiter) for line in lines[start:]]
+        self.line += start
+        plain = all(len(row) == width for row in cells) and self.header not in cells
+        if plain and (width > 1 or "" not in lines):
+            self._add(cells, [self.line] if cells else [])
+            self.line += len(cells)
+            return
+        numbers = range(self.line, self.line + len(cells))
+        self.line += len(cells)
+        self._fit(zip(numbers, cells, strict=True))
+
+    def _quoted(self, blocks: Iterator[str]) -> None:
+        base = self.line - 1
+        lines = chain.from_iterable(block.splitlines(keepends=True) for block in blocks)
+        if not self.names:
+            first = next((line for line in lines if line.strip() or _counted(self)), "")
+            self.delimiter = delimiter_of(first)
+            base = self.line - 1
+            lines = chain([first], lines)
+        reader = csv.reader(lines, delimiter=self.delimiter)
+        waiting: list[tuple[int, list[str]]] = []
+        line = base + 1
+        while True:
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                self.unread.append(f"{self.source.name}, line {line}: {error}; the rest unread")
+                break
+            if row is None:
+                break
+            if not self.names:
+                self._take_header(row, line)
+            else:
+                waiting.append((line, row))
+            line = base + reader.line_num + 1
+            if len(waiting) >= 1 << 16:
+                self._fit(iter(waiting))
+                waiting.clear()
+        self._fit(iter(waiting))
+
+    def _fit(self, rows: Iterator[tuple[int, list[str]]]) -> None:
+        """Add rows some of which may be blank, ragged or the header again."""
+        width = len(self.names)
+        kept: list[list[str]] = []
+        lines: list[int] = []
+        for line, cells in rows:
+            if len(cells) <= 1 and not "".join(cells).strip():
+                continue
+            if cells == self.header:  # a logger that was started again
+                continue
+            if len(cells) != width:
+                self.ragged.append((line, len(cells)))
+                if len(cells) > width:
+                    continue
+                cells = [*cells, *[""] * (width - len(cells))]
+            kept.append(cells)
+            lines.append(line)
+        self._add(kept, lines)
+
+    def _add(self, cells: list[list[str]], lines: Sequence[int]) -> None:
+        """Add full rows; `lines` are theirs, or only the first where they follow each other."""
+        if not cells:
+            return
+        for at, line in enumerate(lines):
+            self.line_of.add(self.rows + at, line)
+        for name_at, column in enumerate(zip(*cells, strict=True)):
+            self.parts[name_at].append((self.rows, len(cells), self._parsed(name_at, column)))
+        self.rows += len(cells)
+
+    def _parsed(self, at: int, cells: Sequence[str]) -> Column:
+        if not self.text[at]:
+            return Column(*parse_cells(cells))
+        if self.dated[at]:  # most often numbers, now and then ISO 8601
+            values, rows, bad = parse_cells(cells)
+            if not bad:
+                return Column(values, rows)
+        return _texts(cells)
+
+    def table(self) -> Table:
+        columns = {
+            name: Column.joined(parts) if parts else Column(np.empty(0), np.empty(0, np.int64))
+            for name, parts in zip(self.names, self.parts, strict=True)
+        }
+        self.parts.clear()
+        first = self.names[0] if self.names else ""
+        if first == "column 1" and not self.header[0] and _counts_rows(columns[first], self.rows):
+            del columns[first]  # the index that a frame writes before its columns
+        return Table(
+            self.source.name,
+            self.rows,
+            columns,
+            self.line_of,
+            [*self.unread, *self._said(), *self.source.damage],
+            {"format": "csv"},
+        )
+
+    def _said(self) -> Iterator[str]:
+        name, width = self.source.name, len(self.names)
+        if self.ragged:
+            shown = "; ".join(f"line {n}: {c} cells" for n, c in self.ragged[:_SHOWN_ROWS])
+            more = len(self.ragged) - _SHOWN_ROWS
+            yield (
+                f"{name}: {counted(len(self.ragged), 'row')} without the {width} cells of the "
+                f"header (longer ones were not read): {shown}" + (f"; and {more} more" * (more > 0))
+            )
+        if self.bad_bytes:
+            shown = ", ".join(map(str, self.bad_bytes[:_SHOWN_ROWS]))
+            yield f"{name}: bytes that are not UTF-8, first on line {shown}; read as '\ufffd'"
+
+
+def _counted(reader: _Reader) -> bool:
+    reader.line += 1  # a blank line before the header
+    return False
+
+
+def _texts(cells: Sequence[str]) -> Column:
+    rows = [at for at, cell in enumerate(cells) if cell.strip()]
+    texts = np.empty(len(rows), dtype=object)
+    texts[:] = [cells[at].strip() for at in rows]
+    return Column(texts, None if len(rows) == len(cells) else np.array(rows, np.int64))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return parse_number(cell) is not None
+    except ValueError:
+        return False
+
+
+def _counts_rows(column: Column, rows: int) -> bool:
+    values: Any = column.values
+    return column.rows is None and bool(np.array_equal(values, np.arange(rows)))
