@@ -4,4 +4,5 @@
 #include <pybind11/pybind11.h>
 
 void register_runtime(pybind11::module_ &m);
+void register_arrays(pybind11::module_ &m);
 void register_trail(pybind11::module_ &m);

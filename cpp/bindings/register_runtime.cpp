@@ -34,13 +34,14 @@ void register_runtime(py::module_ &m) {
   if (const char *refused = mlsd::refused_target())
     throw py::import_error("MLSD_TARGET=" + std::string(refused) +
                            " is unknown or not supported by this machine");
-  m.def("target", [] { return std::string(mlsd::active_target().name); },
-        "Name of the instruction set that the kernels use.");
+  m.def(
+      "target", [] { return std::string(mlsd::active_target().name); },
+      "Name of the instruction set that the kernels use.");
   m.def("available_targets", &available_targets,
         "Names of those that this machine can run, narrowest first.");
   m.def("set_target", &set_target, py::arg("name"), "Use another one from now on.");
-  m.def("get_num_threads", [] { return mlsd::num_threads(); },
-        "How many threads a kernel may use.");
+  m.def(
+      "get_num_threads", [] { return mlsd::num_threads(); }, "How many threads a kernel may use.");
   m.def("set_num_threads", &set_num_threads, py::arg("count"),
         "Limit the threads; 0 restores the default, never more than the usable cores.");
 }

@@ -15,8 +15,8 @@ void require(const py::array_t<T>& array, const char* name, py::ssize_t size) {
     throw py::value_error(std::string(name) + " is a contiguous array of one dimension");
   }
   if (size >= 0 && array.size() != size) {
-    throw py::value_error(std::string(name) + " holds " + std::to_string(size) +
-                          " values, got " + std::to_string(array.size()));
+    throw py::value_error(std::string(name) + " holds " + std::to_string(size) + " values, got " +
+                          std::to_string(array.size()));
   }
 }
 

@@ -358,8 +358,8 @@ inline void count_small(const char *p, size_t n, BlockStats *out) {
   constexpr size_t L = lanes<V>;
   for (; i < n; i += L) {
     const size_t here = smaller(L, n - i);
-    const V v = here == L ? F::vector(p + i * F::step)
-                          : tail_vector<F>(p + i * F::step, here, 1e30);
+    const V v =
+        here == L ? F::vector(p + i * F::step) : tail_vector<F>(p + i * F::step, here, 1e30);
     const V m = magnitude_of(v);
     zeros -= bits_as<U>(m == V{});
     smalls -= bits_as<U>(m < normal);  // a NaN is neither
@@ -450,7 +450,8 @@ inline bool all_finite(V v) {
       (bits_as<typename Bits<V>::U>(v) & (typename Bits<V>::U{} + Bits<V>::magnitude)) +
           (typename Bits<V>::U{} + static_cast<decltype(typename Bits<V>::U{}[0])>(
                                        Bits<V>::magnitude - Bits<V>::infinity + 1)),
-      typename Bits<V>::U{} + static_cast<decltype(typename Bits<V>::U{}[0])>(Bits<V>::magnitude + 1));
+      typename Bits<V>::U{} +
+          static_cast<decltype(typename Bits<V>::U{}[0])>(Bits<V>::magnitude + 1));
 }
 
 // Adds one span to a block: extremes and counts at once, sums flushed to 64 bits.

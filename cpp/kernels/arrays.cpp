@@ -8,23 +8,40 @@ namespace {
 template <typename Result, typename Function>
 Result with_format(Dtype dtype, Function f) {
   switch (dtype) {
-    case Dtype::f64: return f(F64{});
-    case Dtype::f32: return f(F32{});
-    case Dtype::f16: return f(F16{});
-    case Dtype::bf16: return f(BF16{});
-    case Dtype::f8_e4m3fn: return f(Float8<Dtype::f8_e4m3fn>{});
-    case Dtype::f8_e5m2: return f(Float8<Dtype::f8_e5m2>{});
-    case Dtype::f8_e4m3fnuz: return f(Float8<Dtype::f8_e4m3fnuz>{});
-    case Dtype::f8_e5m2fnuz: return f(Float8<Dtype::f8_e5m2fnuz>{});
-    case Dtype::f8_e8m0: return f(Float8<Dtype::f8_e8m0>{});
-    case Dtype::i8: return f(Integer<int8_t>{});
-    case Dtype::i16: return f(Integer<int16_t>{});
-    case Dtype::i32: return f(Integer<int32_t>{});
-    case Dtype::i64: return f(Integer<int64_t>{});
-    case Dtype::u8: return f(Integer<uint8_t>{});
-    case Dtype::u16: return f(Integer<uint16_t>{});
-    case Dtype::u32: return f(Integer<uint32_t>{});
-    case Dtype::u64: return f(Integer<uint64_t>{});
+    case Dtype::f64:
+      return f(F64{});
+    case Dtype::f32:
+      return f(F32{});
+    case Dtype::f16:
+      return f(F16{});
+    case Dtype::bf16:
+      return f(BF16{});
+    case Dtype::f8_e4m3fn:
+      return f(Float8<Dtype::f8_e4m3fn>{});
+    case Dtype::f8_e5m2:
+      return f(Float8<Dtype::f8_e5m2>{});
+    case Dtype::f8_e4m3fnuz:
+      return f(Float8<Dtype::f8_e4m3fnuz>{});
+    case Dtype::f8_e5m2fnuz:
+      return f(Float8<Dtype::f8_e5m2fnuz>{});
+    case Dtype::f8_e8m0:
+      return f(Float8<Dtype::f8_e8m0>{});
+    case Dtype::i8:
+      return f(Integer<int8_t>{});
+    case Dtype::i16:
+      return f(Integer<int16_t>{});
+    case Dtype::i32:
+      return f(Integer<int32_t>{});
+    case Dtype::i64:
+      return f(Integer<int64_t>{});
+    case Dtype::u8:
+      return f(Integer<uint8_t>{});
+    case Dtype::u16:
+      return f(Integer<uint16_t>{});
+    case Dtype::u32:
+      return f(Integer<uint32_t>{});
+    case Dtype::u64:
+      return f(Integer<uint64_t>{});
   }
   __builtin_unreachable();
 }
@@ -47,7 +64,8 @@ NonfiniteCounts count_converted(const char *p, size_t n) {
   alignas(64) char scratch[kShort * 8];
   for (size_t i = 0; i < n; i += kShort) {
     const size_t count = smaller(kShort, n - i);
-    const NonfiniteCounts part = count_nonfinite<SingleExponent>(F::span(p, i, count, scratch), count);
+    const NonfiniteCounts part =
+        count_nonfinite<SingleExponent>(F::span(p, i, count, scratch), count);
     out.nan += part.nan;
     out.posinf += part.posinf;
     out.neginf += part.neginf;
@@ -83,9 +101,8 @@ struct Scan<Float8<D>> {
 };
 
 NonfiniteCounts count_any(const void *data, size_t n, Dtype dtype) {
-  return with_format<NonfiniteCounts>(dtype, [&](auto f) {
-    return Scan<decltype(f)>::count(static_cast<const char *>(data), n);
-  });
+  return with_format<NonfiniteCounts>(
+      dtype, [&](auto f) { return Scan<decltype(f)>::count(static_cast<const char *>(data), n); });
 }
 bool has_any(const void *data, size_t n, Dtype dtype) {
   return with_format<bool>(
@@ -128,8 +145,8 @@ uint64_t digest_any(const void *data, size_t bytes, uint64_t start) {
 }  // namespace
 
 extern const ArrayKernels array_kernels;
-const ArrayKernels array_kernels = {count_any,   has_any,   first_any, squares_any,
-                                    abs_any,     largest_any, stats_any, digest_any};
+const ArrayKernels array_kernels = {count_any, has_any,     first_any, squares_any,
+                                    abs_any,   largest_any, stats_any, digest_any};
 
 }  // namespace MLSD_TARGET_NAMESPACE
 }  // namespace mlsd

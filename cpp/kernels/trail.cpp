@@ -6,28 +6,23 @@ namespace mlsd {
 namespace {
 
 constexpr double kLargest = 1e300;
-constexpr double kShort = 8.0;          // values before a scale is believed
-constexpr double kMemory = 32.0;        // values over which level and scale are learnt
+constexpr double kShort = 8.0;    // values before a scale is believed
+constexpr double kMemory = 32.0;  // values over which level and scale are learnt
 constexpr double kFastMemory = 8.0;
 constexpr double kFirstCheck = 24.0;
 constexpr double kFirstTrigger = 16.0;
-constexpr double kLongest = 256.0;      // an excursion this long, and longer than what came
-                                        // before it, is the new normal
-constexpr double kDeviation = 1.2533;   // sigma of a normal law over its mean absolute deviation
+constexpr double kLongest = 256.0;     // an excursion this long, and longer than what came
+                                       // before it, is the new normal
+constexpr double kDeviation = 1.2533;  // sigma of a normal law over its mean absolute deviation
 constexpr double kClip = 3.0;
 
-inline double median3(double a, double b, double c) {
-  if (a > b) {
-    const double t = a;
-    a = b;
-    b = t;
-  }
-  return c < a ? a : (c > b ? b : c);
-}
-
-inline double absolute(double x) { return x < 0 ? -x : x; }
+inline double absolute(double x) { return std::fabs(x); }
 inline double larger(double a, double b) { return a > b ? a : b; }
 inline double smaller(double a, double b) { return a < b ? a : b; }
+// Without branches: the order of noisy values cannot be predicted.
+inline double median3(double a, double b, double c) {
+  return larger(smaller(a, b), smaller(larger(a, b), c));
+}
 
 void merge_table(double* row) {
   double* values = row + kTableValues;
@@ -64,11 +59,18 @@ void push_table(double* row, double y, double step) {
   if (at + 1 == kTrailTable && exponent < kTrailDepth - 1) merge_table(row);
 }
 
-inline double transformed(double x, const double* settings) {
-  if (settings[kLogarithm] != 0) {
-    return settings[kSign] * std::log(smaller(larger(absolute(x), 1 / kLargest), kLargest));
+// The settings by name, in registers: the compiler cannot know that the row, which is
+// written, and the array of settings are apart.
+struct Settings {
+  double sign, sigmas, floor, relative, early, rise, rise_of_gain, rise_of_best;
+  bool logarithm, always;
+};
+
+inline double transformed(double magnitude, double x, const Settings& settings) {
+  if (settings.logarithm) {
+    return settings.sign * std::log(smaller(larger(magnitude, 1 / kLargest), kLargest));
   }
-  return settings[kSign] * smaller(larger(x, -kLargest), kLargest);
+  return settings.sign * smaller(larger(x, -kLargest), kLargest);
 }
 
 // Level and scale from the values that are no part of an excursion; each value
@@ -80,7 +82,7 @@ inline void learn(double* row, double y, double step, double minimum) {
     row[kBestStep] = row[kWorstStep] = step;
     return;
   }
-  const double alpha = 1 / smaller(known, kMemory);
+  const double alpha = known < kMemory ? 1 / known : 1 / kMemory;
   const double scale = row[kScale];
   const double away = y - row[kLevel];
   const double bound = known <= kShort ? kLargest : larger(kClip * scale, minimum);
@@ -136,17 +138,17 @@ inline int follow_excursion(double* row, double y, double step) {
   return reason;
 }
 
-inline bool check_is_due(double* row, const double* settings) {
+inline bool check_is_due(double* row, const Settings& settings) {
   if (row[kCount] < row[kNextCheck]) return false;
   row[kNextCheck] = std::floor(row[kCount] * 1.125) + 1;
-  if (settings[kAlways] != 0 || row[kWatch] != 0) return true;
+  if (settings.always || row[kWatch] != 0) return true;
   const double gain = row[kFirst] - row[kBest];
-  const double asked = larger(larger(settings[kRise], settings[kRiseOfGain] * gain),
-                              settings[kRiseOfBest] * absolute(row[kBest]));
+  const double asked = larger(larger(settings.rise, settings.rise_of_gain * gain),
+                              settings.rise_of_best * absolute(row[kBest]));
   return row[kFast] - row[kBest] >= asked;
 }
 
-inline int fold_one(double* row, double x, double step, const double* settings) {
+inline int fold_one(double* row, double x, double step, const Settings& settings) {
   const double magnitude = absolute(x);
   if (!(magnitude <= 1.7976931348623157e308)) {
     row[kNonFinite] += 1;
@@ -160,12 +162,15 @@ inline int fold_one(double* row, double x, double step, const double* settings) 
   } else {
     row[kZeros] = 0;
   }
-  const double y = transformed(x, settings);
-  const int slot = static_cast<int>(static_cast<std::int64_t>(row[kCount]) % kTrailRing);
+  const double y = transformed(magnitude, x, settings);
+  const double before = row[kCount];
+  const auto slot = static_cast<std::int64_t>(before) % kTrailRing;
   row[kRingValues + slot] = y;
   row[kRingSteps + slot] = step;
-  row[kCount] += 1;
-  if (row[kCount] == 1) {
+  if (before < kTrailEarly) row[kEarlyValues + slot] = y;
+  const double count = before + 1;
+  row[kCount] = count;
+  if (before == 0) {
     row[kFirst] = row[kMin] = row[kMax] = y;
     row[kFirstStep] = row[kMinStep] = row[kMaxStep] = row[kLastStep] = step;
     row[kNextCheck] = kFirstCheck;
@@ -178,15 +183,15 @@ inline int fold_one(double* row, double x, double step, const double* settings) 
     row[kMax] = y;
     row[kMaxStep] = step;
   }
-  row[kFast] += (y - row[kFast]) / smaller(row[kCount], kFastMemory);
-  const double minimum = settings[kFloor] + settings[kRelative] * absolute(row[kLevel]);
+  row[kFast] += (y - row[kFast]) * (count < kFastMemory ? 1 / count : 1 / kFastMemory);
+  const double minimum = settings.floor + settings.relative * absolute(row[kLevel]);
   int reason = kNothing;
   if (row[kActive] != 0) {
     reason = follow_excursion(row, y, step);
   } else {
-    const double least = row[kCount] <= kShort ? settings[kEarly] * minimum : minimum;
-    const double bound = row[kLevel] + larger(settings[kSigmas] * kDeviation * row[kScale], least);
-    if (row[kCount] > 1 && y > bound) {
+    const double least = count <= kShort ? settings.early * minimum : minimum;
+    const double bound = row[kLevel] + larger(settings.sigmas * kDeviation * row[kScale], least);
+    if (before > 0 && y > bound) {
       begin_excursion(row, y, step, bound);
     } else {
       learn(row, y, step, minimum);
@@ -203,10 +208,14 @@ inline int fold_one(double* row, double x, double step, const double* settings) 
 
 std::ptrdiff_t trail_fold(const double* values, const std::int64_t* steps, std::ptrdiff_t at,
                           std::ptrdiff_t n, double* row, const double* settings) {
+  const Settings set{settings[kSign],       settings[kSigmas],      settings[kFloor],
+                     settings[kRelative],   settings[kEarlyFactor], settings[kRise],
+                     settings[kRiseOfGain], settings[kRiseOfBest],  settings[kLogarithm] != 0,
+                     settings[kAlways] != 0};
   row[kReason] = kNothing;
   for (; at < n; ++at) {
     const double step = static_cast<double>(steps == nullptr ? at : steps[at]);
-    const int reason = fold_one(row, values[at], step, settings);
+    const int reason = fold_one(row, values[at], step, set);
     if (reason != kNothing) {
       row[kReason] = reason;
       return at + 1;

@@ -154,7 +154,8 @@ inline float minifloat(uint32_t code, int exponent_bits, int mantissa_bits, int 
 template <Dtype D>
 inline float decode_f8(uint32_t code) {
   const float nan = __builtin_nanf(""), infinity = __builtin_inff();
-  if constexpr (D == Dtype::f8_e4m3fn) return (code & 0x7fu) == 0x7fu ? nan : minifloat(code, 4, 3, 7);
+  if constexpr (D == Dtype::f8_e4m3fn)
+    return (code & 0x7fu) == 0x7fu ? nan : minifloat(code, 4, 3, 7);
   if constexpr (D == Dtype::f8_e5m2) {
     const uint32_t magnitude = code & 0x7fu;
     if (magnitude > 0x7cu) return nan;

@@ -6,9 +6,9 @@
 
 namespace mlsd {
 
-#define MLSD_DECLARE_TARGET(ns)                  \
-  namespace ns {                                 \
-  extern const ArrayKernels array_kernels;       \
+#define MLSD_DECLARE_TARGET(ns)            \
+  namespace ns {                           \
+  extern const ArrayKernels array_kernels; \
   }
 MLSD_DECLARE_TARGET(baseline)
 #if defined(__x86_64__)
@@ -22,8 +22,8 @@ namespace {
 bool always() noexcept { return true; }
 
 #if defined(__x86_64__)
-// __builtin_cpu_supports asks CPUID and, through XGETBV, whether the operating system saves the wide
-// registers.
+// __builtin_cpu_supports asks CPUID and, through XGETBV, whether the operating system saves the
+// wide registers.
 bool has_v3() noexcept {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&

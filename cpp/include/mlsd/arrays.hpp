@@ -7,8 +7,8 @@
 //           threads, and for any chunks or shards that split on block boundaries.
 // Width     floats of 32 bits or less are squared and added in 32-bit lanes over at most 2048
 //           elements, then flushed into 64-bit lanes. A block whose 32-bit sum overflows or falls
-//           under the normal range is done again with 64-bit arithmetic, and f64 with a power-of-two
-//           scale, so neither 4096 values of 1e30f nor of 1e-42f lose their norm.
+//           under the normal range is done again with 64-bit arithmetic, and f64 with a
+//           power-of-two scale, so neither 4096 values of 1e30f nor of 1e-42f lose their norm.
 #pragma once
 
 #include <cstddef>

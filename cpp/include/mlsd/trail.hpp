@@ -18,16 +18,17 @@
 
 namespace mlsd {
 
-constexpr int kTrailRing = 64;      // last values kept as they were
-constexpr int kTrailTable = 192;    // entries of the table; a third of it after a merge
-constexpr int kTrailDepth = 20;     // levels of medians of three: up to 3^20 values an entry
-constexpr int kTrailPatience = 3;   // values in a row below the middle that end an excursion
+constexpr int kTrailRing = 64;     // last values kept as they were
+constexpr int kTrailTable = 192;   // entries of the table; a third of it after a merge
+constexpr int kTrailDepth = 20;    // levels of medians of three: up to 3^20 values an entry
+constexpr int kTrailEarly = 8;     // first values kept as they were
+constexpr int kTrailPatience = 3;  // values in a row below the middle that end an excursion
 
 // Offsets into a row. The Python face mirrors them by name.
 enum TrailField : int {
-  kCount,            // finite values
-  kNonFinite,        // NaN and Inf
-  kFirstBadStep,     // step of the first of them
+  kCount,         // finite values
+  kNonFinite,     // NaN and Inf
+  kFirstBadStep,  // step of the first of them
   kFirst,
   kFirstStep,
   kLast,
@@ -36,36 +37,37 @@ enum TrailField : int {
   kMinStep,
   kMax,
   kMaxStep,
-  kLevel,            // robust running level
-  kScale,            // mean absolute deviation from it
-  kFast,             // running mean over about 8 values
-  kBest,             // lowest level so far
+  kLevel,  // robust running level
+  kScale,  // mean absolute deviation from it
+  kFast,   // running mean over about 8 values
+  kBest,   // lowest level so far
   kBestStep,
-  kWorst,            // highest level so far
+  kWorst,  // highest level so far
   kWorstStep,
-  kNextCheck,        // count at which the next check is due
-  kReason,           // why the fold stopped: TrailReason
-  kWatch,            // 1: stop at every check, whatever the values (set by the caller)
-  kActive,           // 1 while an excursion goes on
-  kStartStep,        // its first step
-  kStartIndex,       // how many finite values came before it
-  kBefore,           // the step before it
-  kBaseLevel,        // level and scale when it began
+  kNextCheck,   // count at which the next check is due
+  kReason,      // why the fold stopped: TrailReason
+  kWatch,       // 1: stop at every check, whatever the values (set by the caller)
+  kActive,      // 1 while an excursion goes on
+  kStartStep,   // its first step
+  kStartIndex,  // how many finite values came before it
+  kBefore,      // the step before it
+  kBaseLevel,   // level and scale when it began
   kBaseScale,
-  kBound,            // the value that was exceeded
-  kLength,           // values since it began
-  kCalm,             // values in a row below the middle of level and bound
+  kBound,   // the value that was exceeded
+  kLength,  // values since it began
+  kCalm,    // values in a row below the middle of level and bound
   kPeak,
   kPeakStep,
-  kNextTrigger,      // length at which the excursion is due for judgement
-  kZeros,            // zeros in a row at the end
-  kZeroStep,         // step of the first of them
-  kEntries,          // used entries of the table
-  kExponent,         // an entry is a median of 3^exponent values
-  kPendingStep,      // step of the first value of the entry that is being filled
-  kPending,          // values in it
-  kHeader,
-  kRingValues = kHeader + 1,
+  kNextTrigger,  // length at which the excursion is due for judgement
+  kZeros,        // zeros in a row at the end
+  kZeroStep,     // step of the first of them
+  kEntries,      // used entries of the table
+  kExponent,     // an entry is a median of 3^exponent values
+  kPendingStep,  // step of the first value of the entry that is being filled
+  kPending,      // values in it
+  kHeader,       // end of the single fields
+  kEarlyValues = kHeader,
+  kRingValues = kEarlyValues + kTrailEarly,
   kRingSteps = kRingValues + kTrailRing,
   kTableValues = kRingSteps + kTrailRing,
   kTableSteps = kTableValues + kTrailTable,
@@ -84,16 +86,16 @@ enum TrailReason : int {
 
 // Settings, an array of doubles in this order.
 enum TrailSetting : int {
-  kLogarithm,     // 1: fold log|x| (at least log 1e-300) instead of x
-  kSign,          // +1: excursions go up; -1: down (values are folded negated)
-  kSigmas,        // an excursion begins above level + sigmas * scale ...
-  kFloor,         // ... but at least floor + relative * |level|
+  kLogarithm,  // 1: fold log|x| (at least log 1e-300) instead of x
+  kSign,       // +1: excursions go up; -1: down (values are folded negated)
+  kSigmas,     // an excursion begins above level + sigmas * scale ...
+  kFloor,      // ... but at least floor + relative * |level|
   kRelative,
-  kEarly,         // factor on that minimum while fewer than 8 values are known
-  kAlways,        // 1: every check is due, whatever the values
-  kRise,          // a check is due where fast - best reaches the greatest of rise,
-  kRiseOfGain,    // this part of (first - best)
-  kRiseOfBest,    // and this part of |best|
+  kEarlyFactor,  // factor on that minimum while fewer than 8 values are known
+  kAlways,       // 1: every check is due, whatever the values
+  kRise,         // a check is due where fast - best reaches the greatest of rise,
+  kRiseOfGain,   // this part of (first - best)
+  kRiseOfBest,   // and this part of |best|
   kSettings
 };
 

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from .._core import TRAIL_SIZE, trail_fold
 
-__all__ = ["TRAIL_SIZE", "Field", "Reason", "ring", "settings", "table", "trail_fold"]
+__all__ = ["TRAIL_SIZE", "Field", "Reason", "early", "ring", "settings", "table", "trail_fold"]
 
+EARLY = 8
 RING = 64
 TABLE = 192
 
@@ -66,7 +67,8 @@ class Field(IntEnum):
     PENDING = 38
 
 
-_RING_VALUES = 40
+_EARLY_VALUES = 39
+_RING_VALUES = _EARLY_VALUES + EARLY
 _RING_STEPS = _RING_VALUES + RING
 _TABLE_VALUES = _RING_STEPS + RING
 _TABLE_STEPS = _TABLE_VALUES + TABLE
@@ -122,6 +124,11 @@ def settings(
         [logarithm, sign, sigmas, floor, relative, early, always, rise, rise_of_gain, rise_of_best],
         dtype=np.float64,
     )
+
+
+def early(row: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the first values (at most 8)."""
+    return row[_EARLY_VALUES : _EARLY_VALUES + min(EARLY, int(row[Field.COUNT]))].copy()
 
 
 def ring(row: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

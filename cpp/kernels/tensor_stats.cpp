@@ -1,0 +1,282 @@
+#include "mlsd/tensor_stats.hpp"
+
+#include <atomic>
+#include <cmath>
+
+#include "mlsd/targets.hpp"
+#include "mlsd/threads.hpp"
+
+namespace mlsd {
+namespace {
+
+const char *at(const ArrayRef &array, std::size_t element) noexcept {
+  return static_cast<const char *>(array.data) + element * item_size(array.dtype);
+}
+
+std::size_t blocks_of(std::size_t n) noexcept { return (n + kBlock - 1) / kBlock; }
+
+std::size_t block_length(std::size_t n, std::size_t block) noexcept {
+  const std::size_t rest = n - block * kBlock;
+  return rest < kBlock ? rest : kBlock;
+}
+
+// Blocks of all arrays in one row, so that threads share them evenly whatever the sizes.
+struct Plan {
+  std::vector<std::size_t> first;  // of each array, and one past the last
+  std::size_t bytes = 0;
+
+  Plan(const ArrayRef *arrays, std::size_t count) : first(count + 1, 0) {
+    for (std::size_t i = 0; i < count; ++i) {
+      first[i + 1] = first[i] + blocks_of(arrays[i].n);
+      bytes += arrays[i].n * item_size(arrays[i].dtype);
+    }
+  }
+  std::size_t blocks() const noexcept { return first.back(); }
+  // The array that a block belongs to.
+  std::size_t owner(std::size_t block) const noexcept {
+    std::size_t low = 0, high = first.size() - 1;
+    while (high - low > 1) {
+      const std::size_t middle = (low + high) / 2;
+      (first[middle] <= block ? low : high) = middle;
+    }
+    return low;
+  }
+};
+
+// A few tasks per thread: fewer are uneven, more cost a visit to the queue each.
+template <typename F>
+void over_blocks(const Plan &plan, F work) {
+  const std::size_t blocks = plan.blocks();
+  auto body = [&](std::size_t block) { work(block); };
+  parallel_for(blocks, plan.bytes, body);
+}
+
+template <typename Value, typename Combine>
+Value tree(std::vector<Value> values, Combine combine_two) {
+  for (std::size_t width = 1; width < values.size(); width *= 2)
+    for (std::size_t i = 0; i + width < values.size(); i += 2 * width)
+      values[i] = combine_two(values[i], values[i + width]);
+  return values.empty() ? Value{} : values[0];
+}
+
+std::uint64_t finite_of(const StatsNode &node) noexcept {
+  return node.elements - node.stats.nan - node.stats.posinf - node.stats.neginf;
+}
+
+void push(std::vector<StatsNode> *nodes, StatsNode node) {
+  // A left child waits for its right one; both are whole, but for the last of the tensor.
+  while (!nodes->empty() && nodes->back().level == node.level && (node.index & 1) == 1 &&
+         nodes->back().index + 1 == node.index) {
+    const StatsNode left = nodes->back();
+    nodes->pop_back();
+    node.stats = combine(left.stats, finite_of(left), node.stats, finite_of(node));
+    node.elements += left.elements;
+    node.index /= 2;
+    ++node.level;
+  }
+  nodes->push_back(node);
+}
+
+}  // namespace
+
+ScaledSquares combine(ScaledSquares a, ScaledSquares b) noexcept {
+  if (a.sum == 0.0) return b;
+  if (b.sum == 0.0) return a;
+  if (a.scale == b.scale) return {a.scale, a.sum + b.sum};
+  // Onto the larger scale: both are powers of two, so this is exact or harmlessly small.
+  if (a.scale < b.scale) return combine(b, a);
+  const double ratio = b.scale / a.scale;
+  return {a.scale, a.sum + b.sum * ratio * ratio};
+}
+
+double root(ScaledSquares squares) noexcept { return squares.scale * std::sqrt(squares.sum); }
+
+BlockStats combine(const BlockStats &a, std::uint64_t a_finite, const BlockStats &b,
+                   std::uint64_t b_finite) noexcept {
+  BlockStats out = a;
+  out.nan += b.nan;
+  out.posinf += b.posinf;
+  out.neginf += b.neginf;
+  out.zero += b.zero;
+  out.subnormal += b.subnormal;
+  if (b_finite == 0) return out;
+  if (a_finite == 0) {
+    out.min = b.min;
+    out.max = b.max;
+    out.abs_sum = b.abs_sum;
+    out.mean = b.mean;
+    out.squares = b.squares;
+    out.deviations = b.deviations;
+    return out;
+  }
+  out.min = a.min < b.min ? a.min : b.min;
+  out.max = a.max > b.max ? a.max : b.max;
+  out.abs_sum = a.abs_sum + b.abs_sum;
+  out.squares = combine(a.squares, b.squares);
+  // Chan, Golub and LeVeque (1979).
+  const double na = static_cast<double>(a_finite), nb = static_cast<double>(b_finite);
+  const double share = nb / (na + nb);
+  const double delta = b.mean - a.mean;
+  const double half = b.mean / 2 - a.mean / 2;  // delta itself may overflow
+  out.mean = std::isfinite(delta) ? a.mean + delta * share : 2 * (a.mean / 2 + half * share);
+  int exponent = 0;
+  if (half != 0) std::frexp(half, &exponent);
+  const double scale = std::ldexp(1.0, exponent < -1000 ? -1000 : exponent);
+  const double unit = half / scale;
+  const ScaledSquares between = {2 * scale, unit * unit * na * share};
+  out.deviations = combine(combine(a.deviations, b.deviations), between);
+  return out;
+}
+
+void stats_of(const ArrayRef *arrays, std::size_t count, std::uint64_t start, bool with_digest,
+              StatsRange *out) {
+  const ArrayKernels &kernels = *active_target().arrays;
+  const Plan plan(arrays, count);
+  std::vector<BlockStats> stats(plan.blocks());
+  std::vector<std::uint64_t> digests(with_digest ? plan.blocks() : 0);
+  over_blocks(plan, [&](std::size_t block) {
+    const std::size_t which = plan.owner(block), own = block - plan.first[which];
+    const ArrayRef &array = arrays[which];
+    const std::size_t n = block_length(array.n, own);
+    const char *data = at(array, own * kBlock);
+    kernels.block_stats(data, n, array.dtype, &stats[block]);
+    if (with_digest) {
+      const std::size_t item = item_size(array.dtype);
+      digests[block] = kernels.digest(data, n * item, (start + own * kBlock) * item);
+    }
+  });
+  for (std::size_t i = 0; i < count; ++i) {
+    StatsRange &range = out[i];
+    range = StatsRange{};
+    range.start = start;
+    range.elements = arrays[i].n;
+    for (std::size_t block = plan.first[i]; block < plan.first[i + 1]; ++block) {
+      const std::size_t own = block - plan.first[i];
+      push(&range.nodes, {stats[block], block_length(arrays[i].n, own), start / kBlock + own, 0});
+      if (with_digest) range.digest += digests[block];
+    }
+  }
+}
+
+BlockStats total(const StatsRange &range) noexcept {
+  BlockStats out;
+  out.min = HUGE_VAL;
+  out.max = -HUGE_VAL;
+  std::uint64_t finite = 0;
+  // From the right: the small nodes at the end first, the same whichever way they came together.
+  for (std::size_t i = range.nodes.size(); i-- > 0;) {
+    const StatsNode &node = range.nodes[i];
+    out = combine(node.stats, finite_of(node), out, finite);
+    finite += finite_of(node);
+  }
+  return out;
+}
+
+bool append(StatsRange *left, const StatsRange &right) {
+  if (left->start + left->elements != right.start || left->elements % kBlock != 0) return false;
+  for (const StatsNode &node : right.nodes) push(&left->nodes, node);
+  left->elements += right.elements;
+  left->digest += right.digest;
+  return true;
+}
+
+double global_norm(const ArrayRef *arrays, std::size_t count) {
+  const ArrayKernels &kernels = *active_target().arrays;
+  if (count == 1 && arrays[0].n <= kBlock)
+    return root(kernels.sum_squares(arrays[0].data, arrays[0].n, arrays[0].dtype));
+  const Plan plan(arrays, count);
+  std::vector<ScaledSquares> sums(plan.blocks());
+  over_blocks(plan, [&](std::size_t block) {
+    const std::size_t which = plan.owner(block), own = block - plan.first[which];
+    const ArrayRef &array = arrays[which];
+    sums[block] =
+        kernels.sum_squares(at(array, own * kBlock), block_length(array.n, own), array.dtype);
+  });
+  return root(
+      tree(std::move(sums), [](ScaledSquares a, ScaledSquares b) { return combine(a, b); }));
+}
+
+double l1_norm(ArrayRef array) {
+  const ArrayKernels &kernels = *active_target().arrays;
+  const Plan plan(&array, 1);
+  std::vector<double> sums(plan.blocks());
+  over_blocks(plan, [&](std::size_t block) {
+    sums[block] =
+        kernels.sum_abs(at(array, block * kBlock), block_length(array.n, block), array.dtype);
+  });
+  return tree(std::move(sums), [](double a, double b) { return a + b; });
+}
+
+double max_norm(ArrayRef array) {
+  const ArrayKernels &kernels = *active_target().arrays;
+  const Plan plan(&array, 1);
+  std::vector<double> largest(plan.blocks());
+  over_blocks(plan, [&](std::size_t block) {
+    largest[block] =
+        kernels.max_abs(at(array, block * kBlock), block_length(array.n, block), array.dtype);
+  });
+  return tree(std::move(largest), [](double a, double b) { return a >= b || a != a ? a : b; });
+}
+
+bool has_nonfinite(ArrayRef array) {
+  const ArrayKernels &kernels = *active_target().arrays;
+  if (array.n <= kBlock) return kernels.has_nonfinite(array.data, array.n, array.dtype);
+  std::atomic<bool> found{false};
+  const Plan plan(&array, 1);
+  over_blocks(plan, [&](std::size_t block) {
+    if (found.load(std::memory_order_relaxed)) return;
+    if (kernels.has_nonfinite(at(array, block * kBlock), block_length(array.n, block), array.dtype))
+      found.store(true, std::memory_order_relaxed);
+  });
+  return found.load();
+}
+
+NonfiniteCounts count_nonfinite(ArrayRef array) {
+  const ArrayKernels &kernels = *active_target().arrays;
+  const Plan plan(&array, 1);
+  std::vector<NonfiniteCounts> counts(plan.blocks());
+  over_blocks(plan, [&](std::size_t block) {
+    counts[block] = kernels.count_nonfinite(at(array, block * kBlock), block_length(array.n, block),
+                                            array.dtype);
+  });
+  NonfiniteCounts out;
+  for (const NonfiniteCounts &part : counts) {
+    out.nan += part.nan;
+    out.posinf += part.posinf;
+    out.neginf += part.neginf;
+  }
+  return out;
+}
+
+std::size_t first_nonfinite(ArrayRef array) {
+  const ArrayKernels &kernels = *active_target().arrays;
+  const Plan plan(&array, 1);
+  std::atomic<std::size_t> first{array.n};
+  over_blocks(plan, [&](std::size_t block) {
+    const std::size_t begin = block * kBlock;
+    if (begin >= first.load(std::memory_order_relaxed)) return;
+    const std::size_t n = block_length(array.n, block);
+    const std::size_t found = kernels.first_nonfinite(at(array, begin), n, array.dtype);
+    if (found == n) return;
+    std::size_t best = first.load(std::memory_order_relaxed);
+    while (begin + found < best && !first.compare_exchange_weak(best, begin + found)) {
+    }
+  });
+  return first.load();
+}
+
+std::uint64_t digest(const void *data, std::size_t bytes, std::uint64_t start) {
+  const ArrayKernels &kernels = *active_target().arrays;
+  const ArrayRef array{data, bytes, Dtype::u8};
+  const Plan plan(&array, 1);
+  std::vector<std::uint64_t> parts(plan.blocks());
+  over_blocks(plan, [&](std::size_t block) {
+    parts[block] = kernels.digest(at(array, block * kBlock), block_length(bytes, block),
+                                  start + block * kBlock);
+  });
+  std::uint64_t sum = 0;
+  for (const std::uint64_t part : parts) sum += part;
+  return sum;
+}
+
+}  // namespace mlsd

@@ -1,0 +1,37 @@
+"""The native kernels.
+
+They take NumPy arrays, torch and JAX arrays on the CPU, and anything with
+DLPack or the buffer protocol, without a copy where the memory is dense:
+float64, float32, float16, bfloat16, the fp8 types, complex numbers (as pairs of
+parts) and integers. Raw bytes come with ``dtype="bfloat16"`` and the like.
+Input is never written.
+"""
+
+from .digest import digest, digest_many
+from .nonfinite import NonfiniteCounts, count_nonfinite, first_nonfinite, has_nonfinite
+from .norms import global_norm, l1_norm, l2_norm, max_norm
+from .runtime import available_targets, get_num_threads, set_num_threads, set_target, target
+from .tensor_stats import BLOCK, STATS_DTYPE, TensorStats, tensor_stats, tensor_stats_many
+
+__all__ = [
+    "BLOCK",
+    "STATS_DTYPE",
+    "NonfiniteCounts",
+    "TensorStats",
+    "available_targets",
+    "count_nonfinite",
+    "digest",
+    "digest_many",
+    "first_nonfinite",
+    "get_num_threads",
+    "global_norm",
+    "has_nonfinite",
+    "l1_norm",
+    "l2_norm",
+    "max_norm",
+    "set_num_threads",
+    "set_target",
+    "target",
+    "tensor_stats",
+    "tensor_stats_many",
+]
