@@ -121,7 +121,7 @@ struct F16 {
   static const char *span(const char *p, size_t i, size_t, char *) { return p + 2 * i; }
   static V vector(const char *p) {
 #if defined(__AVX512F__)
-    return reinterpret_cast<vf>(_mm512_cvtph_ps(load<__m256i>(p)));
+    return reinterpret_cast<vf>(_mm512_maskz_cvtph_ps(0xffff, load<__m256i>(p)));
 #elif defined(__F16C__)
     return reinterpret_cast<vf>(_mm256_cvtph_ps(load<__m128i>(p)));
 #else

@@ -1,4 +1,4 @@
-"""A 64-bit digest of an array's bytes that depends on the place of each, not on the work's order."""
+"""A 64-bit digest of an array: depends on the place of every byte, never on the order of work."""
 
 from __future__ import annotations
 
