@@ -24,6 +24,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "iter",
             "iterations",
             "trainer/global_step",
+            "train/global_step",
             "_step",
             "training_step",
             "train_step",
@@ -116,6 +117,9 @@ _PACES = ("step", "epoch", "batch")
 """What a logger adds to a name to say how often it is logged."""
 _PACED = frozenset({"loss", "accuracy", "perplexity", "grad_norm", "lr"})
 
+_UNSPLIT = frozenset({"step", "replica_id", "timestamp", "layer_name", "run", "seed"})
+"""What has no split: ``train_time`` is a duration of its own, not a time stamp."""
+
 _SPLIT_WORDS = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val",
@@ -175,7 +179,8 @@ def _with_slash(raw: str) -> QuantityName | None:
         return None
     if (split := _SPLIT_WORDS.get(_folded(head))) is not None:
         inner = canonical(rest)
-        return inner._replace(split=split) if inner.split is None else None
+        plain = inner.split is None and inner.name not in _UNSPLIT
+        return inner._replace(split=split) if plain else None
     if (name := _BY_ALIAS.get(_folded(head))) in _LAYERED and name is not None:
         return QuantityName(name, layer=rest, known=True)
     front, _, last = raw.rpartition("/")
@@ -192,7 +197,7 @@ def _with_slash(raw: str) -> QuantityName | None:
 def _with_underscore(folded: str) -> QuantityName | None:
     head, _, rest = folded.partition("_")
     if (split := _SPLIT_WORDS.get(head)) is not None and rest:
-        if rest in _BY_ALIAS:
+        if _BY_ALIAS.get(rest, "step") not in _UNSPLIT:
             return QuantityName(_BY_ALIAS[rest], split=split, known=True)
         for name in ("loss", "accuracy", "perplexity"):
             if rest.endswith(f"_{name}"):

@@ -222,7 +222,7 @@ def _looks_delimited(head: bytes) -> bool:
     if len(names) == 1 and not canonical(names[0]).known:
         return False
     if not rows:
-        return len(set(names)) == len(names)
+        return len(set(names)) == len(names) and not re.search(r"=|:\s", lines[0])
     fitting = sum(_fits(line.split(delimiter), len(names)) or '"' in line for line in rows)
     return 2 * fitting >= len(rows)
 

@@ -31,6 +31,8 @@ _NO_RUN_DATA = frozenset(
 """Files that speak of metrics (code, documents) without holding any; passed
 over in a folder, read when they are named."""
 
+_SURE = 0.2
+
 _MAGIC = (
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
@@ -191,7 +193,12 @@ def _readable(file: Path) -> bool:
             head = opened.head()
         except IngestionError:  # compressed in a way that is not read: no run that we know
             return False
-        return _best(head, opened.name, None) is not None
+        best = _best(head, opened.name, None)
+    if best is None:
+        return False
+    # Text of any kind may be a log: then one line of measurements must be in it.
+    unsure = best.sniff(head, file.name) < _SURE
+    return not unsure or best.validate_schema(file)
 
 
 def _raise(error: OSError) -> None:
