@@ -1,51 +1,102 @@
-"""How far the loss of a run has come: what tells a fault from convergence."""
+"""What other series of the run say: how far the loss came, what the learning rate did."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ..core import SeriesKey
-from ..kernels.trail import Field
-from ._trail import Trail
+from ..core import SeriesKey, SeriesKind
+from ..kernels.trail import Field, settings
+from ._trail import Floats, Trail
 
-__all__ = ["is_training_loss", "progress", "same_run", "suffers"]
+__all__ = [
+    "Followed",
+    "is_learning_rate",
+    "is_training_loss",
+    "learning_rate_facts",
+    "losses_of",
+    "progress",
+    "suffers",
+]
+
+Followed = tuple[SeriesKey, Trail]
+
+LOSS_SETTINGS = settings(relative=0.1, early=5.0, rise=np.inf)
+"""A loss that is looked at, but never a reason to stop."""
+
+RATE_SETTINGS = settings(floor=np.inf, rise=np.inf)
+"""A learning rate: a schedule has no excursions."""
+
+_ENTRIES_BEFORE = 10
 
 
 def is_training_loss(key: SeriesKey) -> bool:
     """Return whether a series is the loss that training descends."""
-    return key.name == "loss" and key.layer is None and not key.held_out
+    return (
+        key.name == "loss"
+        and key.kind is SeriesKind.SCALAR
+        and key.layer is None
+        and not key.held_out
+    )
 
 
-def same_run(
-    key: SeriesKey, followed: Sequence[tuple[SeriesKey, Trail]], minimum: int
-) -> list[Trail]:
+def is_learning_rate(key: SeriesKey) -> bool:
+    """Return whether a series is the learning rate of the whole model."""
+    return key.name == "lr" and key.kind is SeriesKind.SCALAR and key.layer is None
+
+
+def losses_of(key: SeriesKey, followed: Sequence[Followed], minimum: int) -> list[Trail]:
     """Return the training losses that belong to `key`: of its replica, else of the run."""
-    losses = [
-        (other, trail)
-        for other, trail in followed
-        if is_training_loss(other)
-        and (other.run, other.segment) == (key.run, key.segment)
-        and trail.count >= minimum
+    return [
+        trail
+        for other, trail in _beside(key, followed)
+        if is_training_loss(other) and trail.count >= minimum
     ]
-    own = [trail for other, trail in losses if other.replica_id == key.replica_id]
-    return own or [trail for _, trail in losses]
+
+
+def _beside(key: SeriesKey, followed: Sequence[Followed]) -> list[Followed]:
+    same = [one for one in followed if (one[0].run, one[0].segment) == (key.run, key.segment)]
+    own = [one for one in same if one[0].replica_id == key.replica_id and one[0] != key]
+    return own if any(is_training_loss(k) or is_learning_rate(k) for k, _ in own) else same
 
 
 def progress(loss: Trail) -> float:
     """Return what part of its start the loss has lost: 0 for nothing, 1 for all; below 0: worse."""
     start = loss[Field.FIRST]
-    now = float(np.median(loss.last(16)))
-    return (start - now) / max(abs(start), abs(now), 1e-300)
+    return (start - loss.now) / max(abs(start), abs(loss.now), 1e-300)
 
 
 def suffers(loss: Trail, onset: int) -> bool:
     """Return whether the loss stands higher now than it stood before step `onset`."""
     groups = loss.groups
-    now = float(np.median(loss.last(16)))
     before = groups.levels[groups.steps < onset]
     if not len(before):
-        return now > loss[Field.FIRST]
+        return loss.now > loss[Field.FIRST]
     calm = float(before[-3:].min())
-    return now - calm > max(2 * groups.noise, 0.1 * abs(calm))
+    return loss.now - calm > max(2 * groups.noise, 0.1 * abs(calm))
+
+
+def learning_rate_facts(key: SeriesKey, followed: Sequence[Followed], onset: int) -> dict[str, Any]:
+    """Return what the learning rate did around `onset`, where it is logged.
+
+    ``lr_at_onset``; ``lr_jump``, the greatest factor by which it rose over the
+    ten table entries up to the onset; ``lr_is_constant``; ``lr_max``.
+    """
+    rates = [t for k, t in _beside(key, followed) if is_learning_rate(k) and t.count]
+    if not rates:
+        return {}
+    trail = rates[0]
+    values, steps, _ = trail.entries
+    constant = trail[Field.MIN] == trail[Field.MAX]
+    facts: dict[str, Any] = {"lr_is_constant": constant, "lr_max": trail[Field.MAX]}
+    at = int(np.searchsorted(steps, onset, "right")) - 1
+    if at < 0:
+        return facts
+    facts["lr_at_onset"] = float(values[at])
+    window: Floats = values[max(0, at - _ENTRIES_BEFORE) : at + 2]
+    window = window[window > 0]
+    if len(window) > 1:
+        facts["lr_jump"] = float((window[1:] / window[:-1]).max())
+    return facts

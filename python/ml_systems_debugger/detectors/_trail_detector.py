@@ -1,11 +1,11 @@
 """The fold that detectors on single series share: trails, findings, events."""
 
+# ruff: noqa: ARG002 - the hooks of `TrailDetector` have the same arguments everywhere
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,34 +19,40 @@ from ..core import (
     Finding,
     FoldState,
     Outcome,
+    Series,
     SeriesKey,
+    SeriesKind,
     Severity,
     SignalSet,
     to_jsonable,
 )
 from ..kernels.trail import TRAIL_SIZE, Field, Reason, trail_fold
-from ._trail import Trail, Verdict
+from ._learning import Followed, learning_rate_facts
+from ._trail import Floats, Onset, Trail, Verdict, evidence
 
-__all__ = ["Followed", "TrailDetector"]
-
-Floats = npt.NDArray[np.float64]
-Followed = tuple[SeriesKey, Trail]
+__all__ = ["TrailDetector"]
 
 
 class TrailDetector(BaseDetector):
     """Folds every series that `settings_for` wants into a trail and judges trails.
 
-    Live, `judge` is asked about one series where its kernel sees a reason (a
+    Live, `judge` is asked about one series where the kernel sees a reason (a
     check of a geometric grid, an excursion that lasts): that gives the events.
-    At the end `conclude` asks again, with all series at hand.
+    At the end `conclude` asks again, with all series at hand, so that what
+    speaks against an alarm on one series (a loss that does not suffer) is
+    heard. An event therefore depends on its own series alone, and neither on
+    how chunks are cut nor on the order of series in them.
     """
 
     layout = 1
-    min_points: int
 
     @abstractmethod
     def settings_for(self, key: SeriesKey) -> Floats | None:
         """Return the kernel's settings for a series, or None where it is not followed."""
+
+    @abstractmethod
+    def enough(self, key: SeriesKey) -> int | None:
+        """Return how many values a judgement of `key` takes; None where it is only a witness."""
 
     @abstractmethod
     def judge(self, key: SeriesKey, trail: Trail) -> Verdict | None:
@@ -54,18 +60,18 @@ class TrailDetector(BaseDetector):
 
     def weigh(
         self,
-        key: SeriesKey,  # noqa: ARG002 - for subclasses
+        key: SeriesKey,
         verdict: Verdict,
-        followed: Sequence[Followed],  # noqa: ARG002
-        context: Context,  # noqa: ARG002
+        followed: Sequence[Followed],
+        context: Context,
     ) -> Verdict | None:
         """Return `verdict` in the light of the other series; None where it falls."""
         return verdict
 
     def across(
         self,
-        followed: Sequence[Followed],  # noqa: ARG002 - for subclasses
-        context: Context,  # noqa: ARG002
+        followed: Sequence[Followed],
+        context: Context,
     ) -> Iterable[tuple[SeriesKey, Verdict]]:
         """Return what only several series together say."""
         return ()
@@ -85,7 +91,7 @@ class TrailDetector(BaseDetector):
                 continue
             at_row = state.row(one.key)
             row = state["trail"][at_row]
-            values, steps = np.ascontiguousarray(one.values), np.ascontiguousarray(one.steps)
+            values, steps = self._numbers(one), np.ascontiguousarray(one.steps)
             at = 0
             while at < size:
                 at = trail_fold(values, steps, at, row, settings)
@@ -93,20 +99,30 @@ class TrailDetector(BaseDetector):
                     self._look(state, one.key, str(at_row), row)
         return state.take_events()
 
+    def _numbers(self, one: Series) -> npt.NDArray[np.float64]:
+        """Return the values to fold; of arrays the Euclidean norm."""
+        if one.kind is SeriesKind.SCALAR:
+            return np.ascontiguousarray(one.values)
+        from ..kernels import l2_norm
+
+        return np.array([l2_norm(value) for value in one.values], dtype=np.float64)
+
     def _look(self, state: FoldState, key: SeriesKey, place: str, row: Floats) -> None:
+        needed = self.enough(key)
+        if needed is None:
+            return
         trail = Trail(row)
+        verdict = self.judge(key, trail) if trail.count >= needed else None
+        broke = row[Field.REASON] == Reason.BROKE
+        step = trail.step(Field.FIRST_BAD_STEP if broke else Field.LAST_STEP)
         known = state.memory["open"].get(place)
-        verdict = self.judge(key, trail) if trail.count >= self.min_points else None
-        step = int(row[Field.LAST_STEP])
-        if row[Field.REASON] == Reason.BROKE:
-            step = int(row[Field.FIRST_BAD_STEP])
         if known is None:
             if verdict is None or verdict.severity < Severity.MEDIUM:
                 return
             number = state.memory["number"].get(place, 0)
-            state.memory["number"][place] = number + 1
-            finding = self.finding(key, verdict, f"{self.name}:{key}:{number}")
+            finding = self._finding(key, verdict, f"{self.name}:{key}:{number}")
             if state.open(step, finding):
+                state.memory["number"][place] = number + 1
                 state.memory["open"][place] = finding.finding_id
                 row[Field.WATCH] = 1
             return
@@ -114,85 +130,101 @@ class TrailDetector(BaseDetector):
         if verdict is None:
             del state.memory["open"][place]
             row[Field.WATCH] = 0
-            self._settle(state, before, step)
+            settled = self.settled(before, step)
+            if settled is None:
+                state.retract(step, known)
+            else:
+                state.close(step, settled)
         elif verdict.severity > before.severity:
-            state.replace(self._same_place(before, self.finding(key, verdict, known)), step)
+            state.replace(self._finding(key, _as_opened(verdict, before), known), step)
 
-    def _settle(self, state: FoldState, before: Finding, step: int) -> None:
-        """What a finding becomes whose series is well again: it is over, and no more than medium."""
-        state.close(
-            step,
-            replace(
-                before,
-                severity=min(before.severity, Severity.MEDIUM),
-                end_step=step,
-                message=f"{before.message}; recovered by step {step}",
-                evidence={**before.evidence, "recovered": True},
-            ),
+    def settled(self, before: Finding, step: int) -> Finding | None:
+        """Return what remains of a finding whose series is well again; None for nothing."""
+        return replace(
+            before,
+            severity=min(before.severity, Severity.MEDIUM),
+            end_step=step,
+            message=f"{before.message}; it recovered by step {step}",
+            evidence={**before.evidence, "recovered": True},
         )
 
-    def _same_place(self, before: Finding, now: Finding) -> Finding:
-        """An occurrence keeps the onset that it was opened with: nothing later knows better."""
-        kept = {k: before.evidence[k] for k in ("onset_low", "onset_high") if k in before.evidence}
-        return replace(now, onset_step=before.onset_step, evidence={**now.evidence, **kept})
-
-    def finding(self, key: SeriesKey, verdict: Verdict, finding_id: str) -> Finding:
-        """Return `verdict` as a finding of the series `key`."""
+    def _finding(self, key: SeriesKey, verdict: Verdict, finding_id: str) -> Finding:
+        onset = verdict.onset
         return Finding(
             self.failure_mode,
             verdict.severity,
             verdict.confidence,
-            verdict.onset,
-            verdict.end,
+            onset.step,
+            None,
             key.layer,
             key.replica_id,
-            verdict.message,
-            {"series": str(key), **verdict.evidence},
+            f"{verdict.message}, since step {onset.step}",
+            {
+                "series": str(key),
+                "onset_step": onset.step,
+                "onset_low": onset.low,
+                "onset_high": onset.high,
+                **verdict.evidence,
+            },
             finding_id,
         )
 
     def conclude(self, state: FoldState) -> DetectionResult:
         """Return what `state` says of the run so far; changes nothing."""
-        context = state.memory["context"]
         trails = state["trail"]
         followed = [(key, Trail(trails[at])) for at, key in enumerate(state.keys)]
-        if not followed:
+        subjects = [(key, trail) for key, trail in followed if self.enough(key) is not None]
+        if not subjects:
             wanted = ", ".join(self.get_required_signals())
             return self._silent(Outcome.NOT_APPLICABLE, f"no series of {wanted} is in the input")
-        long_enough = [one for one in followed if one[1].count >= self.min_points]
-        findings = self._findings(state, long_enough, context)
-        judged = tuple(dict.fromkeys(key.name for key, _ in long_enough))
-        measured = sum(trail.count for _, trail in followed)
-        if not judged and not findings:
-            most = max(trail.count for _, trail in followed)
+        ready = [(k, t) for k, t in subjects if t.count >= (self.enough(k) or 0)]
+        findings = self._findings(state, ready, followed)
+        if not ready and not findings:
+            key, trail = max(subjects, key=lambda one: one[1].count)
             return self._silent(
                 Outcome.INSUFFICIENT,
-                f"the longest series holds {most} finite values, {self.min_points} are needed",
+                f"{key} holds {trail.count} finite values, {self.enough(key)} are needed",
             )
         return DetectionResult.of_findings(
-            self.failure_mode, self.name, findings, judged=judged, contributing_count=measured
+            self.failure_mode,
+            self.name,
+            findings,
+            judged=tuple(dict.fromkeys(key.name for key, _ in ready)),
+            contributing_count=sum(trail.count for _, trail in followed),
         )
 
     def _findings(
-        self, state: FoldState, followed: Sequence[Followed], context: Context
+        self, state: FoldState, ready: Sequence[Followed], followed: Sequence[Followed]
     ) -> list[Finding]:
+        context = state.memory["context"]
         open_ids = state.memory["open"]
+        numbers = state.memory["number"]
         places = {key: str(at) for at, key in enumerate(state.keys)}
-        found = {i: f for i, f in state.findings.items() if i not in set(open_ids.values())}
-        for key, trail in followed:
+        still_open = set(open_ids.values())
+        found = {i: f for i, f in state.findings.items() if i not in still_open}
+        for key, trail in ready:
             known = open_ids.get(places[key])
             verdict = self.judge(key, trail)
-            if verdict is not None:
-                verdict = self.weigh(key, verdict, followed, context)
             if verdict is None:
+                settled = (
+                    None
+                    if known is None
+                    else self.settled(state.findings[known], trail.step(Field.LAST_STEP))
+                )
+                if known is not None and settled is not None:
+                    found[known] = settled
                 continue
-            number = state.memory["number"].get(places[key], 0)
-            finding = self.finding(key, verdict, known or f"{self.name}:{key}:{number}")
+            weighed = self.weigh(key, verdict, followed, context)
+            if weighed is None:
+                continue
             if known is not None:
-                finding = self._same_place(state.findings[known], finding)
-            found[finding.finding_id] = finding
+                weighed = _as_opened(weighed, state.findings[known])
+            facts = evidence(**learning_rate_facts(key, followed, weighed.onset.step))
+            weighed = replace(weighed, evidence={**weighed.evidence, **facts})
+            finding_id = known or f"{self.name}:{key}:{numbers.get(places[key], 0)}"
+            found[finding_id] = self._finding(key, weighed, finding_id)
         for key, verdict in self.across(followed, context):
-            finding = self.finding(key, verdict, f"{self.name}:{key}:across")
+            finding = self._finding(key, verdict, f"{self.name}:{key}:across")
             found[finding.finding_id] = finding
         return list(found.values())
 
@@ -202,10 +234,8 @@ class TrailDetector(BaseDetector):
         )
 
 
-def evidence(**items: Any) -> dict[str, Any]:
-    """Return the items that are there, floats to six digits: what people and rules read."""
-    return {
-        name: float(f"{value:.6g}") if isinstance(value, (float, np.floating)) else value
-        for name, value in items.items()
-        if value is not None
-    }
+def _as_opened(verdict: Verdict, before: Finding) -> Verdict:
+    """Keep the onset that the finding was opened with: nothing later knows it better."""
+    facts = before.evidence
+    onset = Onset(facts["onset_step"], facts["onset_low"], facts["onset_high"])
+    return replace(verdict, onset=onset)

@@ -1,41 +1,128 @@
-"""`DivergentTrainingDetector`: the loss has left the path down and stays away."""
+"""`DivergentTrainingDetector`: the loss has left the way down and stays away."""
 
+# ruff: noqa: ARG002 - the hooks of `TrailDetector` have the same arguments everywhere
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from ..core import (
+    Context,
     FailureMode,
     SeriesKey,
     SeriesKind,
     Severity,
     check_count,
+    check_fraction,
     check_positive,
     detectors,
 )
 from ..kernels.trail import Field, settings
-from ._trail import Trail, Verdict
-from ._trail_detector import TrailDetector, evidence
+from ._learning import RATE_SETTINGS, Followed, is_learning_rate, is_training_loss
+from ._loss_rules import DIVERGENCE
+from ._rise import rise_verdict
+from ._trail import Floats, Onset, Trail, Verdict
+from ._trail_detector import TrailDetector
 
 __all__ = ["DivergentTrainingDetector"]
 
-_OCCUPANCY = 0.8
+_WINDOW = 32
+_SHORT = 16  # values that a verdict takes, however plain it is
+_HUGE = 10.0
+_MOST = 0.8  # of the values since the onset stay above the middle
+_MEDIUM = 1.0 / 3.0  # of `rise`: lost progress that matters, but not for sure
 
 
 @detectors.register("divergent_training")
 @dataclass(frozen=True)
 class DivergentTrainingDetector(TrailDetector):
+    """Divergent training: the loss climbs off its way down and does not come back.
+
+    What it detects
+    ---------------
+    A training loss that stands, for long, well above the best level that it
+    had, or above where it began: a blow-up in the first steps as well as a
+    climb after thousands of good ones, a fall back to the loss of chance, and
+    bursts that return again and again. Held-out losses rise for another reason
+    (overfitting); they are judged only where no training loss is logged.
+
+    Why it matters
+    --------------
+    Such a run is lost from the onset on; every later step costs and teaches
+    nothing. Most often the learning rate is too high for the loss surface, and
+    a restart from a checkpoint before the onset with a lower one saves it.
+
+    How it decides
+    --------------
+    An excursion is nominated where a value leaves a robust running level by
+    `sigmas` of its running scale (both moved by a bounded amount per value:
+    Huber, Robust Statistics, 1981), and every series is looked at again each
+    time it has grown by an eighth. A nomination is no verdict. The verdict
+    compares medians: the recent level must exceed the best of at most 24
+    medians over the history (a remedian, Rousseeuw and Bassett, JASA 85, 1990)
+    by the greatest of `lost_gain` of all progress, `rise` of the best level
+    (TheDeepChecker alarms at a whole one), and `noise_factor` times what
+    neighbouring medians differ by, so that slow noise such as AR(0.9) does not
+    count as a climb. Four of five values since must stay above half of that,
+    over at least `persistence` of the run. Where the loss never was below its
+    start, it must stand above the start by `start_rise` for as long. Bursts:
+    a fifth of the last quarter lies above the start by `start_rise`, and three
+    times as high over the best level as the values around that level do.
+    A third of `rise` is a medium finding; what recovers becomes one.
+
+    On 1,000 simulated healthy runs (AR(0.9) and t3 noise, decays, cycles,
+    saw-teeth, warm-ups, outliers) no run ended with a high finding.
+
+    Parameters
+    ----------
+    lost_gain : float
+        Part of the progress (first loss minus best level) that must be lost.
+    rise : float
+        Rise over the best level, as a part of its absolute value.
+    start_rise : float
+        The same over the first loss, where no level was below it.
+    noise_factor : float
+        Rise in units of the robust difference between neighbouring medians.
+    sigmas : float
+        Nomination of an excursion, in running standard deviations.
+    persistence : float
+        Part of the run for which it must last (at least `min_points` values;
+        16 where the rise is ten times what is asked for).
+    min_points : int
+        Values of a series below which nothing is judged.
+
+    Evidence
+    --------
+    ``rule`` (jump, climb, bursts, growth_then_non_finite), ``series``,
+    ``start``, ``best``, ``last``, ``rise``, ``asked``, ``ratio`` (last over
+    best), ``lost_gain`` (part of the progress that is lost), ``above_start``,
+    ``peak``, ``peak_step``, ``persistence_steps``, ``onset_step``,
+    ``onset_low``, ``onset_high``, ``noise``, ``recovered``,
+    ``first_non_finite_step``, ``lr_at_onset``, ``lr_jump``,
+    ``lr_is_constant``, ``lr_max``.
+
+    Examples
+    --------
+    >>> from ml_systems_debugger.core import Signal
+    >>> losses = [2.0 * 0.97**i for i in range(100)] + [9.0] * 40
+    >>> found = DivergentTrainingDetector().detect(
+    ...     [Signal("loss", x, step=i) for i, x in enumerate(losses)])
+    >>> found.severity.value, found.onset_step
+    ('high', 100)
+    """
+
     failure_mode = FailureMode.DIVERGENT_TRAINING
     required_signals = ("loss",)
+    attribution_rules = DIVERGENCE
 
     lost_gain: float = 0.5
     rise: float = 0.3
     start_rise: float = 0.5
     noise_factor: float = 6.0
+    sigmas: float = 6.0
     persistence: float = 0.01
     min_points: int = 20
 
@@ -45,115 +132,151 @@ class DivergentTrainingDetector(TrailDetector):
             rise=self.rise,
             start_rise=self.start_rise,
             noise_factor=self.noise_factor,
-            persistence=self.persistence,
+            sigmas=self.sigmas,
         )
+        check_fraction(persistence=self.persistence)
         check_count(8, min_points=self.min_points)
 
     @cached_property
-    def _settings(self) -> npt.NDArray[np.float64]:
+    def _settings(self) -> Floats:
         return settings(
-            relative=0.1, early=5.0, rise_of_gain=0.5 * self.lost_gain, rise_of_best=0.5 * self.rise
+            sigmas=self.sigmas,
+            relative=0.1,
+            early=5.0,
+            rise_of_gain=0.5 * self.lost_gain,
+            rise_of_best=_MEDIUM * self.rise,
         )
 
-    def settings_for(self, key: SeriesKey) -> npt.NDArray[np.float64] | None:
-        """Training losses, whole; held-out ones are a matter of overfitting."""
-        wanted = key.name == "loss" and key.kind is SeriesKind.SCALAR and key.layer is None
-        return self._settings if wanted and not key.held_out else None
+    def settings_for(self, key: SeriesKey) -> Floats | None:
+        """Losses; the learning rate as a witness."""
+        if key.name == "loss" and key.kind is SeriesKind.SCALAR and key.layer is None:
+            return self._settings
+        return RATE_SETTINGS if is_learning_rate(key) else None
+
+    def enough(self, key: SeriesKey) -> int | None:
+        """Every loss is judged."""
+        return self.min_points if key.name == "loss" else None
 
     def judge(self, key: SeriesKey, trail: Trail) -> Verdict | None:
-        return self._fresh(trail) or self._lasting(trail) or self._wild(trail)
+        """Judge a training loss by itself; held-out ones wait for `across`."""
+        return None if key.held_out else self._judged(trail)
 
-    def _asked(self, trail: Trail, before: int) -> tuple[float, float]:
-        """Best level of the first `before` groups and the rise above it that is much."""
+    def across(
+        self,
+        followed: Sequence[Followed],
+        context: Context,
+    ) -> Iterable[tuple[SeriesKey, Verdict]]:
+        """Judge held-out losses where the run has no training loss."""
+        if any(is_training_loss(key) for key, _ in followed):
+            return
+        for key, trail in followed:
+            if key.name == "loss" and trail.count >= self.min_points:
+                verdict = self._judged(trail)
+                if verdict is not None and verdict.evidence["above_start"] > 0:
+                    yield key, verdict
+
+    def _judged(self, trail: Trail) -> Verdict | None:
+        for rule in (self._broken, self._jump, self._climb, self._bursts):
+            verdict = rule(trail)
+            if verdict is not None:
+                return verdict
+        return None
+
+    def _asked(self, trail: Trail, before: int, part: float = 1.0) -> tuple[float, float]:
+        """Return the best level of the first `before` groups, and the rise above it that is much.
+
+        `part` lowers what is asked of the rise over the best level. The progress
+        is measured from the first value or from the median of the first eight,
+        whichever is lower: a blow-up in the second step must not count as a
+        start, nor one wild first value.
+        """
         groups = trail.groups
-        start = trail[Field.FIRST]
+        first = trail[Field.FIRST]
         calm = groups.levels[:before]
-        if not len(calm) or start < calm.min():
-            return start, self.start_rise * abs(start)
+        if not len(calm) or first < calm.min():
+            return first, self.start_rise * abs(first)
         best = float(calm.min())
+        gain = min(first, trail.first_level) - best
         noise = self.noise_factor * groups.wander + 3 * groups.noise
-        return best, max(self.lost_gain * (start - best), self.rise * abs(best), noise)
+        return best, max(self.lost_gain * gain, part * self.rise * abs(best), noise)
 
-    def _fresh(self, trail: Trail) -> Verdict | None:
+    def _long(self, trail: Trail) -> float:
+        return max(self.min_points, self.persistence * trail.count)
+
+    def _broken(self, trail: Trail) -> Verdict | None:
+        """Judge a climb that ends in a non-finite loss, after which nothing finite came."""
         length = trail.excursion
-        if length < 16:
+        if not trail.broke or not length:
+            return None
+        best, asked = self._asked(trail, len(trail.groups.levels))
+        last = trail[Field.LAST]
+        if last - best < _HUGE * asked:
+            return None
+        found = rise_verdict(
+            trail, best, last, asked, length, trail.excursion_onset(), "growth_then_non_finite"
+        )
+        bad = trail.step(Field.FIRST_BAD_STEP)
+        return replace(
+            found,
+            message=f"{found.message}, and is not finite from step {bad}",
+            evidence={**found.evidence, "first_non_finite_step": bad},
+        )
+
+    def _jump(self, trail: Trail) -> Verdict | None:
+        """Judge an excursion that goes on; its onset is exact."""
+        length = trail.excursion
+        if length < _SHORT:
             return None
         groups = trail.groups
-        start_step = trail[Field.START_STEP]
-        before = int(np.searchsorted(groups.steps, start_step, "left"))
-        if len(groups.steps) and before == len(groups.steps):
-            before = len(groups.steps)
+        before = int(np.searchsorted(groups.steps, trail[Field.START_STEP], "left"))
         best, asked = self._asked(trail, before)
-        window = trail.last(min(length, 32))
+        window = trail.recent[-min(length, _WINDOW) :]
         now = float(np.median(window))
-        huge = now - best >= 10 * asked
-        enough = 16 if huge else max(self.min_points, self.persistence * trail.count)
-        if now - best < asked or length < enough:
+        rise = now - best
+        if rise < asked or length < (_SHORT if rise >= _HUGE * asked else self._long(trail)):
             return None
-        if np.mean(window > best + 0.5 * asked) < _OCCUPANCY:
+        if np.mean(window > best + 0.5 * asked) < _MOST:
             return None
-        return self._verdict(trail, best, now, length, int(start_step), trail.step(Field.BEFORE),
-                             int(start_step), "excursion")
+        return rise_verdict(trail, best, now, asked, length, trail.excursion_onset(), "jump")
 
-    def _lasting(self, trail: Trail) -> Verdict | None:
+    def _climb(self, trail: Trail) -> Verdict | None:
+        """Judge a level above the best one for long, however it came there."""
         groups = trail.groups
-        levels = groups.levels
-        if len(levels) < 3:
+        if len(groups.levels) < 3:
             return None
-        start = trail[Field.FIRST]
-        now = min(float(levels[-1]), float(np.median(trail.last(16))))
-        best, asked = self._asked(trail, len(levels))
-        # `wander` and `noise` of a run that has blown up are its own: look at the calm part.
-        high = levels > best + 0.5 * asked
-        first_bad = len(levels) - (int(np.argmin(high[::-1])) if not high.all() else len(levels))
-        best, asked = self._asked(trail, first_bad)
-        length = (len(levels) - first_bad) * groups.points
-        if now - best < asked or length < max(self.min_points, self.persistence * trail.count):
-            return None
-        values, steps, _ = trail.entries
-        tail = values[steps >= groups.steps[first_bad]]
-        if np.mean(tail > best + 0.5 * asked) < _OCCUPANCY:
-            return None
-        low = int(groups.steps[first_bad - 1]) if first_bad else trail.step(Field.FIRST_STEP)
-        onset, high_step = int(groups.steps[first_bad]), int(groups.steps[first_bad])
-        if trail.excursion >= 16 and trail[Field.START_STEP] <= high_step:
-            onset = trail.step(Field.START_STEP)
-            low, high_step = trail.step(Field.BEFORE), onset
-        return self._verdict(trail, best, now, length, onset, low, high_step, "level")
+        now = min(float(groups.levels[-1]), trail.now)
+        for part, severity in ((1.0, Severity.HIGH), (_MEDIUM, Severity.MEDIUM)):
+            best, asked = self._asked(trail, len(groups.levels), part)
+            first = groups.trailing(best + 0.5 * asked)
+            length = (len(groups.levels) - first) * groups.points
+            if now - best < asked or length < self._long(trail):
+                continue
+            values, steps, _ = trail.entries
+            since = groups.steps[first]
+            if np.mean(values[steps >= since] > best + 0.5 * asked) < _MOST:
+                continue
+            onset = trail.departure(since, best, 3 * groups.noise)
+            found = rise_verdict(trail, best, now, asked, length, onset, "climb")
+            return replace(found, severity=severity)
+        return None
 
-    def _wild(self, trail: Trail) -> Verdict | None:
-        """Bursts: the loss comes down again and again, but visits heights it never began at."""
+    def _bursts(self, trail: Trail) -> Verdict | None:
+        """Judge a loss that comes down again and again, but visits heights above its start."""
         groups = trail.groups
         if len(groups.levels) < 12:
             return None
         values, steps, width = trail.entries
-        start, best_at = trail[Field.FIRST], int(np.argmin(groups.levels))
-        best = float(groups.levels[best_at])
+        first, at = trail[Field.FIRST], int(np.argmin(groups.levels))
+        best = float(groups.levels[at])
         late = values[-(len(values) // 4) :]
         high = float(np.quantile(late, 0.8))
-        near = (steps >= groups.steps[max(0, best_at - 1)]) & (
-            steps < groups.steps[min(best_at + 2, len(groups.steps) - 1)]
-        )
-        usual = float(values[near].max(initial=best))
-        line = max(start + self.start_rise * abs(start), best + 3 * (usual - best))
-        if start <= best or high < line:
+        ends = groups.steps[min(at + 2, len(groups.steps) - 1)]
+        near = values[(steps >= groups.steps[max(0, at - 1)]) & (steps < ends)]
+        usual = float(near.max(initial=best)) - best
+        line = max(first + self.start_rise * abs(first), best + 3 * usual)
+        if first <= best or high < line:
             return None
-        after = steps > groups.steps[best_at]
-        first = int(np.argmax(after & (values > line)))
-        onset = int(steps[first])
-        return self._verdict(trail, best, float(np.median(late)), len(late) * width, onset,
-                             int(steps[max(0, first - 1)]), onset, "bursts")
-
-    def _verdict(
-        self, trail: Trail, best: float, now: float, length: int, onset: int, low: int, high: int,
-        rule: str,
-    ) -> Verdict:
-        start = trail[Field.FIRST]
-        return Verdict(
-            Severity.HIGH, 0.95, onset,
-            f"the loss stands at {now:.4g}, above its best level {best:.4g} "
-            f"(start {start:.4g}), for {length} values since step {onset}",
-            evidence(rule=rule, start=start, best=best, last=now, peak=trail[Field.MAX],
-                     peak_step=trail.step(Field.MAX_STEP), persistence_steps=length,
-                     onset_low=low, onset_high=high),
-        )
+        since = int(np.argmax((steps > groups.steps[at]) & (values > line)))
+        onset = Onset(int(steps[since]), int(steps[max(0, since - 1)]), int(steps[since]))
+        length = len(late) * width
+        return rise_verdict(trail, best, high, line - best, length, onset, "bursts")

@@ -128,7 +128,8 @@ def settings(
 
 def early(row: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the first values (at most 8)."""
-    return row[_EARLY_VALUES : _EARLY_VALUES + min(EARLY, int(row[Field.COUNT]))].copy()
+    known = min(EARLY, int(row[Field.COUNT]))
+    return np.array(row[_EARLY_VALUES : _EARLY_VALUES + known])
 
 
 def ring(row: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
