@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "mlsd/arrays.hpp"
+#include "mlsd/folds.hpp"
 #include "mlsd/targets.hpp"
 
 namespace mlsd {
@@ -9,6 +10,7 @@ namespace mlsd {
 #define MLSD_DECLARE_TARGET(ns)            \
   namespace ns {                           \
   extern const ArrayKernels array_kernels; \
+  extern const FoldKernels fold_kernels;   \
   }
 MLSD_DECLARE_TARGET(baseline)
 #if defined(__x86_64__)
@@ -44,10 +46,10 @@ struct Entry {
 };
 
 const Entry entries[] = {
-    {{"baseline", &baseline::array_kernels}, always},
+    {{"baseline", &baseline::array_kernels, &baseline::fold_kernels}, always},
 #if defined(__x86_64__)
-    {{"v3", &v3::array_kernels}, has_v3},
-    {{"v4", &v4::array_kernels}, has_v4},
+    {{"v3", &v3::array_kernels, &v3::fold_kernels}, has_v3},
+    {{"v4", &v4::array_kernels, &v4::fold_kernels}, has_v4},
 #endif
 };
 constexpr std::size_t kCount = sizeof entries / sizeof entries[0];

@@ -258,6 +258,15 @@ struct FoldKernels {
                   double *const *out, double *scratch);
 };
 
+// Whether a row can be folded on: a layout of this version whose counts lie in their ranges. Rows
+// come back from files; damaged numbers may give wrong answers, never a wrong access.
+bool baseline_row_valid(const double *row, const BaselineSettings &settings) noexcept;
+bool cusum_row_valid(const double *row, const CusumSettings &settings) noexcept;
+bool ewma_row_valid(const double *row) noexcept;
+bool extrema_row_valid(const double *row) noexcept;
+bool blocks_row_valid(const double *row) noexcept;
+bool rolling_row_valid(const double *row, const RollingSettings &settings) noexcept;
+
 constexpr std::size_t rolling_scratch(std::size_t window) noexcept {
   return window * (kRollingSums + 16) + 64;
 }

@@ -7,10 +7,12 @@
 namespace mlsd {
 
 struct ArrayKernels;
+struct FoldKernels;
 
 struct Target {
   const char *name;
   const ArrayKernels *arrays;
+  const FoldKernels *folds;
 };
 
 // All compiled targets, narrowest first.

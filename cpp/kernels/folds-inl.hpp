@@ -1,0 +1,419 @@
+// The loops of folds.hpp, written once for every target.
+#pragma once
+
+#include "kernels/window-inl.hpp"
+
+namespace mlsd {
+namespace MLSD_TARGET_NAMESPACE {
+
+inline double step_of(const int64_t *steps, size_t i, double seen) {
+  return steps != nullptr ? static_cast<double>(steps[i]) : seen;
+}
+
+inline double above_floor(double scale, double centre, double floor, double relative) {
+  const double part = relative * __builtin_fabs(centre);
+  const double low = floor > part ? floor : part;
+  return scale > low ? scale : low;
+}
+
+// A constant past has no scale: whatever differs from it is infinitely far.
+inline double standardised(double distance, double scale) {
+  if (scale > 0) return distance / scale;
+  return distance == 0 ? 0.0 : (distance > 0 ? kUnbounded : -kUnbounded);
+}
+
+// ---- robust baseline ----------------------------------------------------------------------------
+
+struct Baseline {
+  double *row;
+  const BaselineSettings &settings;
+  Window window;
+  int64_t series;
+  const FoldSink *sink;
+
+  double *rejects() const { return row + kBaselineHeader; }
+
+  void close_run(double step) const {
+    row[kRunActive] = 0;
+    const double peak = row[kRunPeak];
+    const FoldEvent event = {series,
+                             static_cast<int64_t>(step),
+                             static_cast<int64_t>(row[kRunFirst]),
+                             static_cast<int64_t>(row[kRunLast]),
+                             static_cast<int64_t>(row[kRunPeakStep]),
+                             static_cast<int64_t>(row[kRunCount]),
+                             peak > 0 ? 1 : -1,
+                             peak,
+                             row[kRunPeakValue]};
+    sink->emit(sink->context, event);
+  }
+
+  void follow_run(double z, double value, double step) const {
+    const double height = settings.side == 0 ? __builtin_fabs(z) : settings.side * z;
+    if (height > settings.threshold) {
+      if (row[kRunActive] == 0) {
+        row[kRunActive] = 1;
+        row[kRunFirst] = step;
+        row[kRunCount] = row[kRunPeak] = 0;
+      }
+      row[kRunLast] = step;
+      row[kRunCount] += 1;
+      row[kRunCalm] = 0;
+      if (__builtin_fabs(z) > __builtin_fabs(row[kRunPeak])) {
+        row[kRunPeak] = z;
+        row[kRunPeakStep] = step;
+        row[kRunPeakValue] = value;
+      }
+    } else if (row[kRunActive] != 0) {
+      row[kRunCalm] += 1;
+      if (row[kRunCalm] >= settings.patience) close_run(step);
+    }
+  }
+
+  void accept(double y) const {
+    row[kBaselineRejected] = 0;
+    row[kBaselineLearnt] += 1;
+    window.push(y, settings.warmup, row[kBaselineLearnt]);
+  }
+
+  // So many in a row are no outliers: the last of them are the new baseline.
+  void relearn() const {
+    const size_t count = static_cast<size_t>(row[kBaselineRejected]);
+    const size_t used = least(count, settings.batch);
+    window.clear();
+    double oldest_first[kMaxBatch];
+    for (size_t i = 0; i < used; ++i)
+      oldest_first[i] = rejects()[(count - used + i) % settings.batch];
+    for (size_t i = 0; i < used; ++i) {
+      row[kBaselineLearnt] += 1;
+      // The last one is due: a baseline must be there again at once.
+      window.push(oldest_first[i], 1, i + 1 == used ? 1 : 0);
+    }
+    row[kBaselineRejected] = 0;
+  }
+
+  void reject(double y) const {
+    const size_t count = static_cast<size_t>(row[kBaselineRejected]);
+    rejects()[count % settings.batch] = y;
+    row[kBaselineRejected] = static_cast<double>(count + 1);
+    if (row[kBaselineRejected] >= settings.relearn) relearn();
+  }
+
+  double fold(double value, double step) const {
+    double y = value;
+    if (settings.logarithm) y = value > 0 ? __builtin_log(value) : kUnknown;
+    if (!finite(y)) return kUnknown;
+    y = clamped(y, kLargest);
+    double z = kUnknown;
+    if (row[kBaselineLearnt] >= settings.warmup && window.header[kWindowKnown] != 0) {
+      const double median = window.header[kWindowMedian];
+      const double scale =
+          above_floor(window.header[kWindowDeviation], median, settings.floor, settings.relative);
+      z = standardised(y - median, scale);
+      follow_run(z, value, step);
+    }
+    if (__builtin_fabs(z) > settings.clip)
+      reject(y);
+    else
+      accept(y);
+    return z;
+  }
+};
+
+inline void fold_baseline(const double *x, const int64_t *steps, size_t n, int64_t series,
+                          double *row, const BaselineSettings &settings, double *z,
+                          const FoldSink *sink) {
+  const Window window = {row + kBaselineHeader + settings.batch, settings.window, settings.batch};
+  const Baseline baseline = {row, settings, window, series, sink};
+  row[kBaselineVersion] = kBaselineLayout;
+  for (size_t i = 0; i < n; ++i) {
+    const double step = step_of(steps, i, row[kBaselineSeen]);
+    row[kBaselineSeen] += 1;
+    const double found = baseline.fold(x[i], step);
+    if (z != nullptr) z[i] = found;
+  }
+}
+
+// ---- CUSUM on prewhitened residuals -------------------------------------------------------------
+
+struct Cusum {
+  double *row;
+  const CusumSettings &settings;
+  Window window;
+  int64_t series;
+  const FoldSink *sink;
+
+  void restart() const {
+    for (int field = kCusumLearnt; field < kCusumHeader; ++field) row[field] = 0;
+    window.clear();
+  }
+
+  void alarm(double step, double onset, double count, int direction, double statistic,
+             double value) const {
+    const int64_t at = static_cast<int64_t>(step);
+    const FoldEvent event = {series,    at,        static_cast<int64_t>(onset),
+                             at,        at,        static_cast<int64_t>(count),
+                             direction, statistic, value};
+    sink->emit(sink->context, event);
+    restart();
+  }
+
+  // One side: true where it passes the threshold.
+  bool raise(double z, double step, CusumField sum, CusumField onset, CusumField count) const {
+    const double before = row[sum];
+    const double now = before + z - settings.drift;
+    if (!(now > 0)) {
+      row[sum] = 0;
+      return false;
+    }
+    if (before == 0) {
+      row[onset] = step;
+      row[count] = 0;
+    }
+    row[sum] = now;
+    row[count] += 1;
+    return now > settings.threshold;
+  }
+
+  // Mean, variance and lag-one covariance with a memory of `window` values; far ones count as
+  // four sigma, so that one spike does not make the series look white, or the opposite.
+  void learn_moments(double deviation, double previous) const {
+    const double keep = 1.0 - 1.0 / static_cast<double>(settings.window);
+    double d = deviation, p = previous;
+    if (row[kCusumLimit] > 0) {
+      d = clamped(d, row[kCusumLimit]);
+      p = clamped(p, row[kCusumLimit]);
+    }
+    row[kCusumWeight] = keep * row[kCusumWeight] + 1.0;
+    row[kCusumMean] += d / row[kCusumWeight];
+    row[kCusumVariance] = keep * row[kCusumVariance] + d * d;
+    row[kCusumCovariance] = keep * row[kCusumCovariance] + d * p;
+  }
+
+  // Together with the window: in between, residuals are of one and the same model.
+  void learn_model() const {
+    const double variance = row[kCusumVariance];
+    double phi = variance > 0 ? row[kCusumCovariance] / variance : 0.0;
+    if (!(phi > 0)) phi = 0.0;
+    row[kCusumPhi] = phi < settings.max_phi ? phi : settings.max_phi;
+    row[kCusumLimit] = 4.0 * __builtin_sqrt(variance / row[kCusumWeight]);
+  }
+
+  double fold(double value, double step) const {
+    const double y = clamped(value, kLargest);
+    const bool first = row[kCusumLearnt] == 0;
+    if (first) row[kCusumMean] = row[kCusumPrevious] = y;
+    const double mean = row[kCusumMean];
+    const double deviation = y - mean, previous = row[kCusumPrevious] - mean;
+    row[kCusumPrevious] = y;
+    row[kCusumLearnt] += 1;
+    learn_moments(deviation, previous);
+    if (first) return kUnknown;  // it has no residual
+    const double residual = deviation - row[kCusumPhi] * previous;
+    double found = kUnknown;
+    if (row[kCusumLearnt] > settings.warmup && window.header[kWindowKnown] != 0) {
+      const double scale =
+          above_floor(window.header[kWindowDeviation], mean, settings.floor, settings.relative);
+      const double z =
+          clamped(standardised(residual - window.header[kWindowMedian], scale), settings.clip);
+      const bool up = raise(z, step, kCusumUp, kCusumUpOnset, kCusumUpCount);
+      const bool down = raise(-z, step, kCusumDown, kCusumDownOnset, kCusumDownCount);
+      const double sum_up = row[kCusumUp], sum_down = row[kCusumDown];
+      found = sum_up >= sum_down ? sum_up : -sum_down;
+      if (up || down) {
+        if (up)
+          alarm(step, row[kCusumUpOnset], row[kCusumUpCount], 1, sum_up, value);
+        else
+          alarm(step, row[kCusumDownOnset], row[kCusumDownCount], -1, sum_down, value);
+        return found;
+      }
+    }
+    const double batches = window.header[kWindowBatches];
+    const double known = window.header[kWindowPending];
+    window.push(residual, settings.warmup, row[kCusumLearnt]);
+    const bool refreshed = window.header[kWindowBatches] != batches;
+    const bool early = batches == 0 && known >= 7 && row[kCusumLearnt] < settings.warmup;
+    if (refreshed || early) learn_model();
+    return found;
+  }
+};
+
+inline void fold_cusum(const double *x, const int64_t *steps, size_t n, int64_t series, double *row,
+                       const CusumSettings &settings, double *statistic, const FoldSink *sink) {
+  const Window window = {row + kCusumHeader, settings.window, settings.batch};
+  const Cusum cusum = {row, settings, window, series, sink};
+  row[kCusumVersion] = kCusumLayout;
+  for (size_t i = 0; i < n; ++i) {
+    const double step = step_of(steps, i, row[kCusumSeen]);
+    row[kCusumSeen] += 1;
+    const double found = finite(x[i]) ? cusum.fold(x[i], step) : kUnknown;
+    if (statistic != nullptr) statistic[i] = found;
+  }
+}
+
+// ---- EWMA: weights (1 - alpha)^age, bias-corrected (West, CACM 22, 1979)
+// --------------------------
+
+inline void fold_ewma(const double *x, size_t n, double *row, double alpha, double *mean,
+                      double *variance) {
+  const double keep = 1.0 - alpha;
+  row[kEwmaVersion] = kEwmaLayout;
+  for (size_t i = 0; i < n; ++i) {
+    row[kEwmaSeen] += 1;
+    if (finite(x[i])) {
+      const double y = clamped(x[i], kLargest);
+      if (row[kEwmaCount] == 0) row[kEwmaMean] = y;
+      row[kEwmaCount] += 1;
+      const double weight = keep * row[kEwmaWeight] + 1.0;
+      const double delta = y - row[kEwmaMean];
+      row[kEwmaWeight] = weight;
+      row[kEwmaWeight2] = keep * keep * row[kEwmaWeight2] + 1.0;
+      row[kEwmaMean] += delta / weight;
+      row[kEwmaSquares] = keep * row[kEwmaSquares] + delta * (y - row[kEwmaMean]);
+    }
+    const bool known = row[kEwmaCount] > 0;
+    if (mean != nullptr) mean[i] = known ? row[kEwmaMean] : kUnknown;
+    if (variance != nullptr) {
+      const double weight = row[kEwmaWeight];
+      const double degrees = row[kEwmaCount] > 1 ? weight - row[kEwmaWeight2] / weight : 0.0;
+      variance[i] = degrees > 0 ? row[kEwmaSquares] / degrees : kUnknown;
+    }
+  }
+}
+
+// ---- running extrema of a smoothed series -------------------------------------------------------
+
+inline void fold_extrema(const double *x, const int64_t *steps, size_t n, double *row, double alpha,
+                         double warmup, double *smoothed, double *lowest, double *highest) {
+  const double keep = 1.0 - alpha;
+  row[kExtremaVersion] = kExtremaLayout;
+  for (size_t i = 0; i < n; ++i) {
+    const double step = step_of(steps, i, row[kExtremaSeen]);
+    row[kExtremaSeen] += 1;
+    if (finite(x[i])) {
+      const double y = clamped(x[i], kLargest);
+      if (row[kExtremaCount] == 0) row[kExtremaSmoothed] = y;
+      row[kExtremaCount] += 1;
+      row[kExtremaWeight] = keep * row[kExtremaWeight] + 1.0;
+      row[kExtremaSmoothed] += (y - row[kExtremaSmoothed]) / row[kExtremaWeight];
+      const double level = row[kExtremaSmoothed];
+      const bool begins = row[kExtremaCount] == warmup;
+      if (row[kExtremaCount] >= warmup) {
+        if (begins || level < row[kExtremaMin]) {
+          row[kExtremaMin] = level;
+          row[kExtremaMinStep] = step;
+        }
+        if (begins || level > row[kExtremaMax]) {
+          row[kExtremaMax] = level;
+          row[kExtremaMaxStep] = step;
+        }
+      }
+    }
+    const bool any = row[kExtremaCount] > 0, known = row[kExtremaCount] >= warmup;
+    if (smoothed != nullptr) smoothed[i] = any ? row[kExtremaSmoothed] : kUnknown;
+    if (lowest != nullptr) lowest[i] = known ? row[kExtremaMin] : kUnknown;
+    if (highest != nullptr) highest[i] = known ? row[kExtremaMax] : kUnknown;
+  }
+}
+
+// ---- block means: Welford within a block, Chan, Golub and LeVeque (1979) between two ------------
+
+inline void join_blocks(const double *a, const double *b, double *out) {
+  const double count = a[kBlockCount] + b[kBlockCount];
+  const double delta = b[kBlockMean] - a[kBlockMean];
+  const double part = b[kBlockCount] / count;
+  const double mean = a[kBlockMean] + delta * part;
+  const double m2 = a[kBlockM2] + b[kBlockM2] + delta * delta * a[kBlockCount] * part;
+  out[kBlockMin] = a[kBlockMin] < b[kBlockMin] ? a[kBlockMin] : b[kBlockMin];
+  out[kBlockMax] = a[kBlockMax] > b[kBlockMax] ? a[kBlockMax] : b[kBlockMax];
+  out[kBlockFirst] = a[kBlockFirst];
+  out[kBlockLast] = b[kBlockLast];
+  out[kBlockCount] = count;
+  out[kBlockMean] = mean;
+  out[kBlockM2] = m2;
+}
+
+inline void fold_blocks(const double *x, const int64_t *steps, size_t n, double *row) {
+  double *const blocks = row + kBlocksHeader;
+  row[kBlocksVersion] = kBlocksLayout;
+  if (row[kBlocksPerBlock] == 0) row[kBlocksPerBlock] = 1;
+  for (size_t i = 0; i < n; ++i) {
+    const double step = step_of(steps, i, row[kBlocksSeen]);
+    row[kBlocksSeen] += 1;
+    if (!finite(x[i])) {
+      row[kBlocksNonfinite] += 1;
+      continue;
+    }
+    const double y = clamped(x[i], kLargest);
+    size_t used = static_cast<size_t>(row[kBlocksUsed]);
+    double *last = blocks + (used - (used > 0)) * kBlockWidth;
+    if (used == 0 || last[kBlockCount] == row[kBlocksPerBlock]) {
+      if (used == kBlocks) {
+        for (size_t k = 0; k < kBlocks / 2; ++k)
+          join_blocks(blocks + 2 * k * kBlockWidth, blocks + (2 * k + 1) * kBlockWidth,
+                      blocks + k * kBlockWidth);
+        row[kBlocksPerBlock] *= 2;
+        used = kBlocks / 2;
+      }
+      last = blocks + used * kBlockWidth;
+      row[kBlocksUsed] = static_cast<double>(used + 1);
+      last[kBlockCount] = 1;
+      last[kBlockM2] = 0;
+      last[kBlockMean] = last[kBlockMin] = last[kBlockMax] = y;
+      last[kBlockFirst] = last[kBlockLast] = step;
+      continue;
+    }
+    last[kBlockCount] += 1;
+    const double share = 1.0 / last[kBlockCount];
+    const double delta = y - last[kBlockMean];
+    last[kBlockMean] += delta * share;
+    last[kBlockM2] += delta * (y - last[kBlockMean]);
+    if (y < last[kBlockMin]) last[kBlockMin] = y;
+    if (y > last[kBlockMax]) last[kBlockMax] = y;
+    last[kBlockLast] = step;
+  }
+}
+
+// ---- replica spread -----------------------------------------------------------------------------
+
+// In place; shell sort with Ciura's gaps: no call, no template of the standard library.
+inline void sort_doubles(double *x, size_t n) {
+  static constexpr size_t gaps[] = {1750, 701, 301, 132, 57, 23, 10, 4, 1};
+  for (const size_t gap : gaps)
+    for (size_t i = gap; i < n; ++i) {
+      const double v = x[i];
+      size_t j = i;
+      for (; j >= gap && x[j - gap] > v; j -= gap) x[j] = x[j - gap];
+      x[j] = v;
+    }
+}
+
+inline ReplicaSpread spread_of(const double *x, size_t n, double *scratch) {
+  size_t count = 0;
+  for (size_t i = 0; i < n; ++i)
+    if (finite(x[i])) scratch[count++] = clamped(x[i], kLargest);
+  ReplicaSpread out = {
+      kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, -1, static_cast<int64_t>(count)};
+  if (count == 0) return out;
+  sort_doubles(scratch, count);
+  double measured[kWindowHeader];
+  measure_sorted(scratch, count, measured);
+  out.median = measured[kWindowMedian];
+  out.deviation = measured[kWindowDeviation];
+  out.low = scratch[0];
+  out.high = scratch[count - 1];
+  double farthest = -1;
+  for (size_t i = 0; i < n; ++i) {
+    if (!finite(x[i])) continue;
+    const double distance = clamped(x[i], kLargest) - out.median;
+    if (__builtin_fabs(distance) > farthest) {
+      farthest = __builtin_fabs(distance);
+      out.worst = static_cast<int64_t>(i);
+      out.z = standardised(distance, out.deviation);
+    }
+  }
+  return out;
+}
+
+}  // namespace MLSD_TARGET_NAMESPACE
+}  // namespace mlsd
