@@ -9,6 +9,15 @@ namespace MLSD_TARGET_NAMESPACE {
 
 constexpr double kInfinity = __builtin_inf();
 
+// The hardware's prefetcher stops at every 4 KiB page; this runs over the edge. Reading ahead of
+// the array's end is harmless: a prefetch never faults.
+constexpr size_t kAhead = 4096;
+inline void ahead(const char *p, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64)
+    __builtin_prefetch(reinterpret_cast<const char *>(reinterpret_cast<uintptr_t>(p) + kAhead + i),
+                       0, 3);
+}
+
 inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 // ---- non-finite: integers only, at full width -------------------------------------------------
@@ -58,6 +67,7 @@ inline bool span_has_nonfinite(const char *p, size_t n) {
   size_t i = 0;
   for (; i + 4 * L <= n; i += 4 * L) {
     const char *q = p + i * B;
+    ahead(q, 4 * W);
     a |= (load<V>(q) & magnitude) + unit;
     b |= (load<V>(q + W) & magnitude) + unit;
     c |= (load<V>(q + 2 * W) & magnitude) + unit;
@@ -214,10 +224,14 @@ inline void chains(const char *p, size_t n, typename F::V *out) {
   size_t i = 0;
   for (; i + 4 * L <= n; i += 4 * L) {
     const char *q = p + i * B;
-    a = Op::add(a, F::vector(q));
-    b = Op::add(b, F::vector(q + L * B));
-    c = Op::add(c, F::vector(q + 2 * L * B));
-    d = Op::add(d, F::vector(q + 3 * L * B));
+    V w, x, y, z;
+    ahead(q, 4 * L * B);
+    F::pair(q, &w, &x);
+    F::pair(q + 2 * L * B, &y, &z);
+    a = Op::add(a, w);
+    b = Op::add(b, x);
+    c = Op::add(c, y);
+    d = Op::add(d, z);
   }
   for (; i + L <= n; i += L) a = Op::add(a, F::vector(p + i * B));
   if (i < n) b = Op::add(b, tail_vector<F>(p + i * B, n - i, 0.0));
@@ -343,7 +357,9 @@ inline void absorb(Lanes<V> *l, V v, V pivot) {
   l->shifted_squares += d * d;
 }
 
+template <typename V>
 struct Totals {
+  V min, max;
   vd abs_low = {}, abs_high = {}, sq_low = {}, sq_high = {}, d_low = {}, d_high = {}, d2_low = {},
      d2_high = {};
 };
@@ -433,6 +449,13 @@ inline Lanes<typename F::V> span_lanes(const char *p, size_t n, typename F::V pi
     }
   };
   size_t i = 0;
+  for (; i + 2 * L <= n; i += 2 * L) {
+    V a, b;
+    ahead(p + i * F::step, 2 * L * F::step);
+    F::pair(p + i * F::step, &a, &b);
+    one(a, ~U{});
+    one(b, ~U{});
+  }
   for (; i + L <= n; i += L) one(F::vector(p + i * F::step), ~U{});
   if constexpr (masked) {
     if (i < n) {
@@ -454,28 +477,31 @@ inline bool all_finite(V v) {
           static_cast<decltype(typename Bits<V>::U{}[0])>(Bits<V>::magnitude + 1));
 }
 
-// Adds one span to a block: extremes and counts at once, sums flushed to 64 bits.
+// Whether a lane's least magnitude is zero or subnormal.
 template <typename F>
-inline void add_span(const char *p, size_t n, typename F::V pivot, BlockStats *out, Totals *t) {
+inline bool has_small(typename Bits<typename F::V>::U least) {
+  using V = typename F::V;
+  using U = typename Bits<V>::U;
+  const V normal = V{} + static_cast<decltype(V{}[0] + V{}[0])>(F::min_normal);
+  U bound = bits_as<U>(normal);
+  if (bound[0] == 0) bound = bound + 1;  // formats without subnormals: zeros alone
+  return any_sign<U>(bits_as<U>(least < bound), U{} + (Bits<V>::magnitude + 1));
+}
+
+// Adds one span to a block; sums are flushed to 64 bits.
+template <typename F>
+inline void add_span(const char *p, size_t n, typename F::V pivot, BlockStats *out,
+                     Totals<typename F::V> *t) {
   using V = typename F::V;
   constexpr size_t L = lanes<V>;
-  const double normal = F::min_normal;
-  const auto take = [&](const Lanes<V> &l) {
-    for (size_t lane = 0; lane < L; ++lane) {
-      const double low = static_cast<double>(l.min[lane]), high = static_cast<double>(l.max[lane]);
-      if (low < out->min) out->min = low;
-      if (high > out->max) out->max = high;
-    }
+  const auto take = [&](const Lanes<V> &l, const char *q, size_t count) {
+    t->min = minimum(t->min, l.min);
+    t->max = maximum(t->max, l.max);
     flush(l.abs_sum, &t->abs_low, &t->abs_high);
     flush(l.squares, &t->sq_low, &t->sq_high);
     flush(l.shifted, &t->d_low, &t->d_high);
     flush(l.shifted_squares, &t->d2_low, &t->d2_high);
-  };
-  const auto small = [&](const Lanes<V> &l) {
-    const V least = bits_as<V>(l.smallest);
-    for (size_t lane = 0; lane < L; ++lane)
-      if (static_cast<double>(least[lane]) < normal || least[lane] == 0) return true;
-    return false;
+    if (has_small<F>(l.smallest)) count_small<F>(q, count, out);
   };
   const size_t whole = n / L * L;
   if (whole != 0) {
@@ -484,15 +510,12 @@ inline void add_span(const char *p, size_t n, typename F::V pivot, BlockStats *o
       count_special<F>(p, whole, out);
       l = span_lanes<F, true>(p, whole, pivot);
     }
-    take(l);
-    if (small(l)) count_small<F>(p, whole, out);
+    take(l, p, whole);
   }
   if (whole < n) {
     const char *q = p + whole * F::step;
     count_special<F>(q, n - whole, out);
-    const Lanes<V> l = span_lanes<F, true>(q, n - whole, pivot);
-    take(l);
-    if (small(l)) count_small<F>(q, n - whole, out);
+    take(span_lanes<F, true>(q, n - whole, pivot), q, n - whole);
   }
 }
 
@@ -545,10 +568,17 @@ inline void stats_block(const char *p, size_t n, BlockStats *out) {
   if (n == 0) return;
   alignas(64) char scratch[kShort * 8];
   const V pivot = V{} + static_cast<decltype(V{}[0] + V{}[0])>(pivot_of<F>(p, n));
-  Totals t;
+  Totals<V> t = {};
+  t.min = fresh_lanes<V>().min;
+  t.max = fresh_lanes<V>().max;
   for (size_t i = 0; i < n; i += kShort) {
     const size_t count = smaller(kShort, n - i);
     add_span<F>(F::span(p, i, count, scratch), count, pivot, out, &t);
+  }
+  for (size_t lane = 0; lane < lanes<V>; ++lane) {
+    const double low = static_cast<double>(t.min[lane]), high = static_cast<double>(t.max[lane]);
+    if (low < out->min) out->min = low;
+    if (high > out->max) out->max = high;
   }
   const double count = static_cast<double>(n - out->nan - out->posinf - out->neginf);
   if (count == 0) return;
@@ -571,11 +601,25 @@ inline void stats_block(const char *p, size_t n, BlockStats *out) {
 
 // ---- digest -----------------------------------------------------------------------------------
 
-// The finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014).
+// Two Feistel rounds over the halves of a word: a bijection, so that one changed word always
+// changes the sum, made of 32-bit products, which every target has as one instruction.
+inline vu64 product(vu64 x, vu64 factor) {  // of the low halves
+#if defined(__AVX512F__)
+  return (vu64)_mm512_maskz_mul_epu32(0xff, (__m512i)x, (__m512i)factor);
+#elif defined(__AVX2__)
+  return (vu64)_mm256_mul_epu32((__m256i)x, (__m256i)factor);
+#elif defined(__SSE2__)
+  return (vu64)_mm_mul_epu32((__m128i)x, (__m128i)factor);
+#else
+  const vu64 low = vu64{} + 0xffffffffull;
+  return (x & low) * factor;
+#endif
+}
+
 inline vu64 mix(vu64 x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
+  x ^= product(x, vu64{} + 0x9e3779b1ull) << 32;
+  x ^= product(x >> 32, vu64{} + 0x85ebca77ull) >> 32;
+  return x;
 }
 
 inline uint64_t digest_bytes(const char *p, size_t bytes, uint64_t start) {
@@ -587,6 +631,7 @@ inline uint64_t digest_bytes(const char *p, size_t bytes, uint64_t start) {
   vu64 a = {}, b = {};
   size_t i = 0;
   for (; i + 2 * W <= bytes; i += 2 * W) {
+    ahead(p + i, 2 * W);
     a += mix(load<vu64>(p + i) ^ place);
     place += step;
     b += mix(load<vu64>(p + i + W) ^ place);

@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#if defined(__F16C__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -44,6 +44,8 @@ inline To bits_as(From v) {
   __builtin_memcpy(&out, &v, sizeof out);
   return out;
 }
+// a < b ? a : b is what the x86 instructions compute, but compilers make a compare and a blend of
+// it.
 template <typename V>
 inline V minimum(V a, V b) {
   return a < b ? a : b;
@@ -52,6 +54,24 @@ template <typename V>
 inline V maximum(V a, V b) {
   return a > b ? a : b;
 }
+#if defined(__AVX512F__)
+inline vf minimum(vf a, vf b) { return (vf)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b); }
+inline vf maximum(vf a, vf b) { return (vf)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b); }
+inline vd minimum(vd a, vd b) { return (vd)_mm512_maskz_min_pd(0xff, (__m512d)a, (__m512d)b); }
+inline vd maximum(vd a, vd b) { return (vd)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b); }
+inline vu32 minimum(vu32 a, vu32 b) {
+  return (vu32)_mm512_maskz_min_epu32(0xffff, (__m512i)a, (__m512i)b);
+}
+inline vu64 minimum(vu64 a, vu64 b) {
+  return (vu64)_mm512_maskz_min_epu64(0xff, (__m512i)a, (__m512i)b);
+}
+#elif defined(__AVX2__)
+inline vf minimum(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+inline vf maximum(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+inline vd minimum(vd a, vd b) { return (vd)_mm256_min_pd((__m256d)a, (__m256d)b); }
+inline vd maximum(vd a, vd b) { return (vd)_mm256_max_pd((__m256d)a, (__m256d)b); }
+inline vu32 minimum(vu32 a, vu32 b) { return (vu32)_mm256_min_epu32((__m256i)a, (__m256i)b); }
+#endif
 template <typename V>
 constexpr size_t lanes = sizeof(V) / sizeof(V{}[0]);
 
@@ -88,7 +108,8 @@ inline float half_to_float(uint16_t h) {
 
 // One format each: how its elements become vectors of floats or doubles. `span` gives the address
 // of elements [i, i + n), n <= kShort, converted into `scratch` where the format needs a table;
-// they lie `step` bytes apart there, and `vector` reads lanes<V> of them.
+// they lie `step` bytes apart there, and `vector` reads lanes<V> of them. `pair` reads twice as
+// many, in any order: for what does not ask which element is where.
 constexpr size_t kShort = 2048;
 
 struct F64 {
@@ -97,6 +118,10 @@ struct F64 {
   static constexpr double min_normal = 0x1p-1022;
   static const char *span(const char *p, size_t i, size_t, char *) { return p + 8 * i; }
   static V vector(const char *p) { return load<vd>(p); }
+  static void pair(const char *p, V *a, V *b) {
+    *a = vector(p);
+    *b = vector(p + W);
+  }
 };
 struct F32 {
   using V = vf;
@@ -104,6 +129,10 @@ struct F32 {
   static constexpr double min_normal = 0x1p-126;
   static const char *span(const char *p, size_t i, size_t, char *) { return p + 4 * i; }
   static V vector(const char *p) { return load<vf>(p); }
+  static void pair(const char *p, V *a, V *b) {
+    *a = vector(p);
+    *b = vector(p + W);
+  }
 };
 struct BF16 {
   using V = vf;
@@ -112,6 +141,11 @@ struct BF16 {
   static const char *span(const char *p, size_t i, size_t, char *) { return p + 2 * i; }
   static V vector(const char *p) {
     return bits_as<vf>(__builtin_convertvector(load<vu16_half>(p), vu32) << 16);
+  }
+  static void pair(const char *p, V *a, V *b) {
+    const vu32 both = load<vu32>(p);
+    *a = bits_as<vf>(both << 16);
+    *b = bits_as<vf>(both & (vu32{} + 0xffff0000u));
   }
 };
 struct F16 {
@@ -133,6 +167,10 @@ struct F16 {
     }
     return out;
 #endif
+  }
+  static void pair(const char *p, V *a, V *b) {
+    *a = vector(p);
+    *b = vector(p + W / 2);
   }
 };
 
@@ -196,6 +234,10 @@ struct Float8 {
     return scratch;
   }
   static V vector(const char *p) { return load<vf>(p); }
+  static void pair(const char *p, V *a, V *b) {
+    *a = vector(p);
+    *b = vector(p + W);
+  }
 };
 
 // Integers: exact as floats up to 16 bits, as doubles (rounded beyond 2^53) above.
@@ -214,6 +256,10 @@ struct Integer {
     return scratch;
   }
   static V vector(const char *p) { return load<vd>(p); }
+  static void pair(const char *p, V *a, V *b) {
+    *a = vector(p);
+    *b = vector(p + W);
+  }
 };
 
 }  // namespace MLSD_TARGET_NAMESPACE
