@@ -281,6 +281,130 @@ void tensor_stats_many(const py::object &xs, const py::buffer &out, bool with_di
   });
 }
 
+// ---- spans of a buffer, for readers of files --------------------------------------------------
+
+struct Span {
+  std::int64_t offset, count, start, dtype;
+};
+struct SpanRow {
+  std::uint64_t nan, posinf, neginf, zero, subnormal;
+  double min, max, abs_sum, mean, squares_scale, squares_sum, deviations_scale, deviations_sum;
+  std::int64_t first_nonfinite;
+  std::uint64_t digest;
+  std::int64_t count;
+};
+
+template <typename T>
+T *rows_of(const py::buffer_info &info, const char *name, std::size_t *count) {
+  const std::size_t bytes = static_cast<std::size_t>(info.size * info.itemsize);
+  if (bytes % sizeof(T) != 0)
+    throw py::value_error(std::string(name) + ": rows of " + std::to_string(sizeof(T)) +
+                          " bytes are needed, got " + std::to_string(bytes) + " bytes");
+  *count = bytes / sizeof(T);
+  return static_cast<T *>(info.ptr);
+}
+
+void check_span(const Span &span, std::size_t index, std::size_t size) {
+  const auto refuse = [&](const std::string &what) {
+    throw py::value_error("spans[" + std::to_string(index) + "]: " + what);
+  };
+  if (span.dtype < 0 || static_cast<std::size_t>(span.dtype) >= mlsd::kDtypeCount)
+    refuse("dtype " + std::to_string(span.dtype) + " is unknown");
+  if (span.count < 0 || static_cast<std::size_t>(span.count) > mlsd::kBlock)
+    refuse("count lies between 0 and " + std::to_string(mlsd::kBlock) + ", got " +
+           std::to_string(span.count));
+  if (span.start < 0 || span.start % 8 != 0)
+    refuse("start is a multiple of 8, got " + std::to_string(span.start));
+  const std::size_t bytes =
+      static_cast<std::size_t>(span.count) * mlsd::item_size(static_cast<mlsd::Dtype>(span.dtype));
+  if (span.offset < 0 || static_cast<std::size_t>(span.offset) > size ||
+      bytes > size - static_cast<std::size_t>(span.offset))
+    refuse(std::to_string(bytes) + " bytes from byte " + std::to_string(span.offset) +
+           " on leave the buffer of " + std::to_string(size) + " bytes");
+}
+
+void measure_span(const mlsd::ArrayKernels &kernels, const char *buffer, const Span &span,
+                  SpanRow *row) {
+  const mlsd::Dtype dtype = static_cast<mlsd::Dtype>(span.dtype);
+  const std::size_t n = static_cast<std::size_t>(span.count);
+  const char *data = buffer + span.offset;
+  mlsd::BlockStats s;
+  kernels.block_stats(data, n, dtype, &s);
+  const bool bad = s.nan + s.posinf + s.neginf != 0;
+  const std::size_t first = bad ? kernels.first_nonfinite(data, n, dtype) : n;
+  *row = {s.nan,
+          s.posinf,
+          s.neginf,
+          s.zero,
+          s.subnormal,
+          s.min,
+          s.max,
+          s.abs_sum,
+          s.mean,
+          s.squares.scale,
+          s.squares.sum,
+          s.deviations.scale,
+          s.deviations.sum,
+          bad ? static_cast<std::int64_t>(first) : -1,
+          kernels.digest(data, n * mlsd::item_size(dtype), static_cast<std::uint64_t>(span.start)),
+          span.count};
+}
+
+void measure_spans(const py::buffer &buffer, const py::buffer &spans, const py::buffer &rows) {
+  const py::buffer_info data = buffer.request(), from = spans.request(), into = rows.request(true);
+  std::size_t count = 0, room = 0;
+  const Span *first = rows_of<Span>(from, "spans", &count);
+  SpanRow *out = rows_of<SpanRow>(into, "rows", &room);
+  if (room != count)
+    throw py::value_error("rows: " + std::to_string(count) + " are needed, got " +
+                          std::to_string(room));
+  const std::size_t size = static_cast<std::size_t>(data.size * data.itemsize);
+  for (std::size_t i = 0; i < count; ++i) check_span(first[i], i, size);
+  const mlsd::ArrayKernels &kernels = *mlsd::active_target().arrays;
+  const char *base = static_cast<const char *>(data.ptr);
+  without_gil(size, [&] {
+    for (std::size_t i = 0; i < count; ++i) measure_span(kernels, base, first[i], &out[i]);
+    return 0;
+  });
+}
+
+// The rows of one tensor, in order; all but the last are whole blocks.
+Stats combine_rows(const py::buffer &rows) {
+  const py::buffer_info info = rows.request();
+  std::size_t count = 0;
+  const SpanRow *row = rows_of<SpanRow>(info, "rows", &count);
+  Stats stats;
+  stats.digested = true;
+  for (std::size_t i = 0; i < count; ++i) {
+    const SpanRow &r = row[i];
+    mlsd::StatsRange one;
+    one.start = stats.range.elements;
+    one.elements = static_cast<std::uint64_t>(r.count);
+    one.digest = r.digest;
+    mlsd::StatsNode node;
+    node.elements = one.elements;
+    node.index = one.start / mlsd::kBlock;
+    node.stats.nan = r.nan;
+    node.stats.posinf = r.posinf;
+    node.stats.neginf = r.neginf;
+    node.stats.zero = r.zero;
+    node.stats.subnormal = r.subnormal;
+    node.stats.min = r.min;
+    node.stats.max = r.max;
+    node.stats.abs_sum = r.abs_sum;
+    node.stats.mean = r.mean;
+    node.stats.squares = {r.squares_scale, r.squares_sum};
+    node.stats.deviations = {r.deviations_scale, r.deviations_sum};
+    one.nodes.push_back(node);
+    if (!mlsd::append(&stats.range, one))
+      throw py::value_error("rows[" + std::to_string(i) + "]: the one before holds " +
+                            std::to_string(row[i - 1].count) + " elements, not a whole block of " +
+                            std::to_string(mlsd::kBlock));
+  }
+  stats.finish();
+  return stats;
+}
+
 PyMethodDef fast_calls[] = {
 #define MLSD_FAST(name, doc)                                                 \
   {#name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(name)), \
@@ -335,4 +459,8 @@ void register_arrays(py::module_ &m) {
         "Return every statistic of an array in one pass.");
   m.def("tensor_stats_many", &tensor_stats_many, py::arg("xs"), py::arg("out"), py::kw_only(),
         py::arg("digest") = false, "Write one row per array into `out`.");
+  m.def("measure_spans", &measure_spans, py::arg("buffer"), py::arg("spans"), py::arg("rows"),
+        "Write the statistics, first non-finite place and digest of spans of a buffer into rows.");
+  m.def("combine_rows", &combine_rows, py::arg("rows"),
+        "Return the statistics of a tensor from the rows of its blocks, in order.");
 }

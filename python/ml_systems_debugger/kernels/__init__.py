@@ -11,14 +11,27 @@ from .digest import digest, digest_many
 from .nonfinite import NonfiniteCounts, count_nonfinite, first_nonfinite, has_nonfinite
 from .norms import global_norm, l1_norm, l2_norm, max_norm
 from .runtime import available_targets, get_num_threads, set_num_threads, set_target, target
-from .tensor_stats import BLOCK, STATS_DTYPE, TensorStats, tensor_stats, tensor_stats_many
+from .tensor_stats import (
+    BLOCK,
+    ROW_DTYPE,
+    SPAN_DTYPE,
+    STATS_DTYPE,
+    TensorStats,
+    combine_rows,
+    measure_spans,
+    tensor_stats,
+    tensor_stats_many,
+)
 
 __all__ = [
     "BLOCK",
+    "ROW_DTYPE",
+    "SPAN_DTYPE",
     "STATS_DTYPE",
     "NonfiniteCounts",
     "TensorStats",
     "available_targets",
+    "combine_rows",
     "count_nonfinite",
     "digest",
     "digest_many",
@@ -29,6 +42,7 @@ __all__ = [
     "l1_norm",
     "l2_norm",
     "max_norm",
+    "measure_spans",
     "set_num_threads",
     "set_target",
     "target",

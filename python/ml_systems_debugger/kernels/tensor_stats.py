@@ -8,10 +8,45 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._core import BLOCK, TensorStats, tensor_stats
+from .._core import BLOCK, TensorStats, combine_rows, measure_spans, tensor_stats
 from .._core import tensor_stats_many as _many
 
-__all__ = ["BLOCK", "STATS_DTYPE", "TensorStats", "tensor_stats", "tensor_stats_many"]
+__all__ = [
+    "BLOCK",
+    "ROW_DTYPE",
+    "SPAN_DTYPE",
+    "STATS_DTYPE",
+    "TensorStats",
+    "combine_rows",
+    "measure_spans",
+    "tensor_stats",
+    "tensor_stats_many",
+]
+
+SPAN_DTYPE = np.dtype(
+    [("offset", np.int64), ("count", np.int64), ("start", np.int64), ("dtype", np.int64)]
+)
+"""A span for `measure_spans`: byte offset into the buffer, number of elements
+(at most `BLOCK`), byte place in the whole tensor, number of the dtype."""
+
+ROW_DTYPE = np.dtype(
+    [(name, np.uint64) for name in ("nan", "posinf", "neginf", "zero", "subnormal")]
+    + [
+        (name, np.float64)
+        for name in (
+            "min",
+            "max",
+            "abs_sum",
+            "mean",
+            "squares_scale",
+            "squares_sum",
+            "deviations_scale",
+            "deviations_sum",
+        )
+    ]
+    + [("first_nonfinite", np.int64), ("digest", np.uint64), ("count", np.int64)]
+)
+"""What `measure_spans` writes for a span; `first_nonfinite` is -1 for none."""
 
 STATS_DTYPE = np.dtype(
     [(name, np.uint64) for name in ("size", "nan", "posinf", "neginf", "zero", "subnormal")]
