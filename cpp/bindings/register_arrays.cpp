@@ -7,6 +7,7 @@
 
 #include "bindings/array_input.hpp"
 #include "bindings/module.hpp"
+#include "mlsd/targets.hpp"
 
 namespace py = pybind11;
 using mlsd_bindings::Input;
