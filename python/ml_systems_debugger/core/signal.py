@@ -40,7 +40,7 @@ def scalar_value(value: object) -> float | None:
         try:
             return float(value)
         except OverflowError:  # an int beyond the largest float
-            return math.copysign(math.inf, value)
+            return math.inf if value > 0 else -math.inf
     if isinstance(value, (np.number, np.bool_, Real)):
         return None if isinstance(value, np.complexfloating) else float(value)
     if isinstance(value, (str, bytes)) or is_array(value):

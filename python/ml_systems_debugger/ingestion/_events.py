@@ -19,7 +19,7 @@ _EVENT = re.compile(
             r"out of memory|outofmemory|\boom-?kill|cannot allocate memory|alloc_failed",
             rf"\b{_SUBJECT}\b.{{0,40}}{_NON_FINITE}",
             rf"{_NON_FINITE}.{{0,40}}\b{_SUBJECT}\b",
-            r"(?:gradient|grad) overflow|overflow!? (?:detected|rank)|skipping (?:step|update|batch)",
+            r"grad(?:ient)? overflow|overflow!? (?:detected|rank)|skipping (?:step|update|batch)",
             r"nccl (?:error|warn)|ncclsystemerror|ncclinternalerror|ncclremoteerror",
             r"watchdog caught collective operation timeout|collective operation timeout",
             r"cuda error|cublas_status_\w+|cudnn_status_\w+|device-side assert|\bxid\b.*\d",

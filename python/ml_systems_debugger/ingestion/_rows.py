@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ..core import is_array, scalar_value
 from ._numbers import parse_number
-from ._table import Column, Table, role_of, text_columns
+from ._table import Column, Table, moment, role_of, text_columns
 
 __all__ = ["RowReader", "cells_to_column"]
 
@@ -133,6 +134,8 @@ def cells_to_column(
         if cell is None:
             continue
         value: Any = cell if digest and isinstance(cell, int) else scalar_value(cell)
+        if value is None and isinstance(cell, (datetime.datetime, np.datetime64)):
+            value = moment(cell)
         if value is None:
             value = _other(cell)
             plain = False

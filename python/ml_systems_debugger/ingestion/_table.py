@@ -13,7 +13,16 @@ import numpy.typing as npt
 
 from ..core import SeriesKind, canonical
 
-__all__ = ["Column", "LineMap", "Table", "counted", "epoch_seconds", "role_of", "text_columns"]
+__all__ = [
+    "Column",
+    "LineMap",
+    "Table",
+    "counted",
+    "epoch_seconds",
+    "moment",
+    "role_of",
+    "text_columns",
+]
 
 _LONG_NAMES = frozenset({"metric", "metric_name", "name", "tag", "key", "quantity", "signal"})
 _LONG_VALUES = frozenset({"value", "metric_value", "scalar"})
@@ -174,10 +183,10 @@ def epoch_seconds(cells: Iterable[Any]) -> npt.NDArray[np.float64] | None:
         try:
             out.append(float(cell))
         except (TypeError, ValueError):
-            moment = _moment(cell)
-            if moment is None:
+            seconds = moment(cell)
+            if seconds is None:
                 return None
-            out.append(moment)
+            out.append(seconds)
     times = np.array(out, dtype=np.float64)
     known = np.abs(times[np.isfinite(times)])
     if not len(known) or known.max() < 1e8:
@@ -188,7 +197,8 @@ def epoch_seconds(cells: Iterable[Any]) -> npt.NDArray[np.float64] | None:
     return times
 
 
-def _moment(cell: Any) -> float | None:
+def moment(cell: Any) -> float | None:
+    """Return ISO 8601 text or a date as seconds since the epoch, or None for anything else."""
     if isinstance(cell, str):
         text = cell.strip().replace(",", ".")
         if text.endswith(("Z", "z")):
