@@ -7,9 +7,16 @@ parts) and integers. Raw bytes come with ``dtype="bfloat16"`` and the like.
 Input is never written.
 """
 
+from ._series import EVENT_DTYPE
+from .block_means import BLOCK_DTYPE, BlockMeans
+from .cusum import Cusum, CusumOutput
 from .digest import digest, digest_many
+from .ewma import Ewma, EwmaOutput, ExtremaOutput, RunningExtrema
 from .nonfinite import NonfiniteCounts, count_nonfinite, first_nonfinite, has_nonfinite
 from .norms import global_norm, l1_norm, l2_norm, max_norm
+from .replica_spread import replica_spread
+from .robust_baseline import BaselineOutput, RobustBaseline
+from .rolling import ROLLING_STATS, Rolling, rolling
 from .runtime import available_targets, get_num_threads, set_num_threads, set_target, target
 from .tensor_stats import (
     BLOCK,
@@ -22,14 +29,29 @@ from .tensor_stats import (
     tensor_stats,
     tensor_stats_many,
 )
+from .theil_sen import TheilSen, theil_sen
 
 __all__ = [
     "BLOCK",
+    "BLOCK_DTYPE",
+    "EVENT_DTYPE",
+    "ROLLING_STATS",
     "ROW_DTYPE",
     "SPAN_DTYPE",
     "STATS_DTYPE",
+    "BaselineOutput",
+    "BlockMeans",
+    "Cusum",
+    "CusumOutput",
+    "Ewma",
+    "EwmaOutput",
+    "ExtremaOutput",
     "NonfiniteCounts",
+    "RobustBaseline",
+    "Rolling",
+    "RunningExtrema",
     "TensorStats",
+    "TheilSen",
     "available_targets",
     "combine_rows",
     "count_nonfinite",
@@ -43,9 +65,12 @@ __all__ = [
     "l2_norm",
     "max_norm",
     "measure_spans",
+    "replica_spread",
+    "rolling",
     "set_num_threads",
     "set_target",
     "target",
     "tensor_stats",
     "tensor_stats_many",
+    "theil_sen",
 ]
