@@ -301,8 +301,11 @@ inline double largest_block(const char *p, size_t n) {
   }
   double best = 0;
   for (const V &v : lanes4)
-    for (size_t lane = 0; lane < lanes<V>; ++lane)
-      if (!(static_cast<double>(v[lane]) <= best)) best = static_cast<double>(v[lane]);
+    for (size_t lane = 0; lane < lanes<V>; ++lane) {
+      const double x = static_cast<double>(v[lane]);
+      if (x != x) return x;
+      if (x > best) best = x;
+    }
   return best;
 }
 
