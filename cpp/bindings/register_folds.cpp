@@ -165,13 +165,12 @@ py::object or_none(const py::array_t<double> &array, bool wanted) {
 }
 
 void require_window(std::size_t window, std::size_t batch) {
-  if (batch < 1 || batch > mlsd::kMaxBatch)
-    throw py::value_error("batch: from 1 to " + std::to_string(mlsd::kMaxBatch) + ", got " +
+  if (window < 2 || window > mlsd::kMaxWindow)
+    throw py::value_error("window: from 2 to " + std::to_string(mlsd::kMaxWindow) + ", got " +
+                          std::to_string(window));
+  if (batch < 1 || batch > window)
+    throw py::value_error("batch: from 1 to window (" + std::to_string(window) + "), got " +
                           std::to_string(batch));
-  if (window < batch || window > mlsd::kMaxWindow || window % batch != 0 || window / batch > 255)
-    throw py::value_error("window: a multiple of batch (" + std::to_string(batch) +
-                          ", at most 255 of them) up to " + std::to_string(mlsd::kMaxWindow) +
-                          ", got " + std::to_string(window));
 }
 
 py::tuple baseline_fold(const py::array &values, py::array state, const py::object &steps,
@@ -227,7 +226,7 @@ py::tuple cusum_fold(const py::array &values, py::array state, const py::object 
   const std::int64_t *at = steps_of(steps, in.steps);
   const mlsd::CusumSettings settings = {window, batch,   warmup, drift,   threshold,
                                         clip,   max_phi, floor,  relative};
-  const std::size_t width = mlsd::cusum_size(window, batch);
+  const std::size_t width = mlsd::cusum_size(window);
   double *rows = rows_of(state, in, width,
                          [&](const double *row) { return mlsd::cusum_row_valid(row, settings); });
   Events events;
@@ -375,13 +374,13 @@ void register_folds(py::module_ &m) {
   PYBIND11_NUMPY_DTYPE_EX(mlsd::ReplicaSpread, median, "median", deviation, "mad", low, "min", high,
                           "max", z, "z", worst, "worst", finite, "finite");
   m.attr("FOLD_EVENT") = py::dtype::of<FoldEvent>();
+  m.attr("MAX_WINDOW") = static_cast<int>(mlsd::kMaxWindow);
   m.attr("EWMA_SIZE") = static_cast<int>(mlsd::kEwmaSize);
   m.attr("EXTREMA_SIZE") = static_cast<int>(mlsd::kExtremaSize);
   m.attr("BLOCKS_SIZE") = static_cast<int>(mlsd::kBlocksSize);
   m.def("baseline_size", &mlsd::baseline_size, py::arg("window"), py::arg("batch"),
         "Doubles of a state row.");
-  m.def("cusum_size", &mlsd::cusum_size, py::arg("window"), py::arg("batch"),
-        "Doubles of a state row.");
+  m.def("cusum_size", &mlsd::cusum_size, py::arg("window"), "Doubles of a state row.");
   m.def("rolling_size", &mlsd::rolling_size, py::arg("window"), "Doubles of a state row.");
   m.def("baseline_fold", &baseline_fold, py::arg("values"), py::arg("state").noconvert(),
         py::arg("steps"), py::arg("window"), py::arg("batch"), py::arg("warmup"),

@@ -4,16 +4,17 @@ namespace mlsd {
 namespace {
 
 bool in_range(double count, double limit) noexcept {
-  return count >= 0 && count <= limit && count == static_cast<double>(static_cast<long long>(count));
+  return count >= 0 && count <= limit &&
+         count == static_cast<double>(static_cast<long long>(count));
 }
 bool of_layout(double version, double layout) noexcept { return version == 0 || version == layout; }
 
 constexpr double kMost = 9007199254740992.0;  // 2^53
 
 bool window_valid(const double *header, std::size_t window, std::size_t batch) noexcept {
-  const double count = header[kWindowCount], step = static_cast<double>(batch);
-  return in_range(count, static_cast<double>(window)) && in_range(count / step, kMost) &&
-         in_range(header[kWindowBatches], kMost) && in_range(header[kWindowPending], step - 1);
+  return in_range(header[kWindowCount], static_cast<double>(window)) &&
+         in_range(header[kWindowPlace], static_cast<double>(window - 1)) &&
+         in_range(header[kWindowFresh], static_cast<double>(batch - 1));
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ struct Baseline {
   void accept(double y) const {
     row[kBaselineRejected] = 0;
     row[kBaselineLearnt] += 1;
-    window.push(y, settings.warmup, row[kBaselineLearnt]);
+    window.push(y, row[kBaselineLearnt] == settings.warmup);
   }
 
   // So many in a row are no outliers: the last of them are the new baseline.
@@ -81,13 +81,10 @@ struct Baseline {
     const size_t count = static_cast<size_t>(row[kBaselineRejected]);
     const size_t used = least(count, settings.batch);
     window.clear();
-    double oldest_first[kMaxBatch];
-    for (size_t i = 0; i < used; ++i)
-      oldest_first[i] = rejects()[(count - used + i) % settings.batch];
     for (size_t i = 0; i < used; ++i) {
       row[kBaselineLearnt] += 1;
-      // The last one is due: a baseline must be there again at once.
-      window.push(oldest_first[i], 1, i + 1 == used ? 1 : 0);
+      // Due with the last one: a baseline must be there again at once.
+      window.push(rejects()[(count - used + i) % settings.batch], i + 1 == used);
     }
     row[kBaselineRejected] = 0;
   }
@@ -228,12 +225,9 @@ struct Cusum {
         return found;
       }
     }
-    const double batches = window.header[kWindowBatches];
-    const double known = window.header[kWindowPending];
-    window.push(residual, settings.warmup, row[kCusumLearnt]);
-    const bool refreshed = window.header[kWindowBatches] != batches;
-    const bool early = batches == 0 && known >= 7 && row[kCusumLearnt] < settings.warmup;
-    if (refreshed || early) learn_model();
+    window.push(residual, row[kCusumLearnt] == settings.warmup);
+    const bool early = row[kCusumLearnt] >= 8 && row[kCusumLearnt] < settings.warmup;
+    if (early || window.header[kWindowFresh] == 0) learn_model();
     return found;
   }
 };

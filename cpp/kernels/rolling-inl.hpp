@@ -137,39 +137,6 @@ struct SortedBlock {
   double peek_next() const { return value[next[middle]]; }
 };
 
-// Rank k of x, and the one behind it; changes the order of x (Hoare's selection).
-inline Pair select_pair(double *x, size_t n, size_t k) {
-  size_t low = 0, high = n - 1;
-  while (low < high) {
-    const double pivot = x[low + (high - low) / 2];
-    size_t i = low, j = high;
-    for (;;) {
-      while (x[i] < pivot) ++i;
-      while (x[j] > pivot) --j;
-      if (i >= j) break;
-      const double v = x[i];
-      x[i++] = x[j];
-      x[j--] = v;
-      if (i > j) break;
-    }
-    // Everything up to j is at most the pivot, everything from i on at least.
-    if (i == j) {
-      if (k == i) break;
-      if (k < i)
-        high = i - 1;
-      else
-        low = i + 1;
-    } else if (k <= j) {
-      high = j;
-    } else {
-      low = i;
-    }
-  }
-  double second = kUnbounded;
-  for (size_t i = k + 1; i < n; ++i) second = x[i] < second ? x[i] : second;
-  return {x[k], second};
-}
-
 // ---- sums ---------------------------------------------------------------------------------------
 
 struct Sums {

@@ -144,9 +144,8 @@ SenSlope theil_sen(const double *x, const double *y, std::size_t n, double z) {
   if (slopes.empty()) return {nan, nan, nan, nan};
   std::vector<double> xs(x, x + n), ys(y, y + n);
   const double count = static_cast<double>(n), pairs = static_cast<double>(slopes.size());
-  const double variance = (count * (count - 1) * (2 * count + 5) - tie_correction(xs) -
-                           tie_correction(ys)) /
-                          18.0;
+  const double variance =
+      (count * (count - 1) * (2 * count + 5) - tie_correction(xs) - tie_correction(ys)) / 18.0;
   SenSlope out = {};
   out.slope = median_in_place(slopes);
   out.intercept = median_in_place(ys) - out.slope * median_in_place(xs);

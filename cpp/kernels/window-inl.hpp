@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/vectors-inl.hpp"
 #include "mlsd/folds.hpp"
 
 namespace mlsd {
@@ -22,17 +23,6 @@ inline double clamped(double x, double limit) {
 }
 inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
 inline size_t most(size_t a, size_t b) { return a > b ? a : b; }
-
-// out = x sorted; n <= kMaxBatch. Equal values keep their order.
-inline void sort_by_rank(const double *x, size_t n, double *out) {
-  for (size_t i = 0; i < n; ++i) {
-    const double v = x[i];
-    int64_t before = 0;
-    for (size_t j = 0; j < i; ++j) before += x[j] <= v;
-    for (size_t j = i + 1; j < n; ++j) before += x[j] < v;
-    out[before] = v;
-  }
-}
 
 // The element of rank k (from 0) of the distances |s[i] - m|, and the next one; s is sorted.
 struct Pair {
@@ -82,105 +72,160 @@ inline void measure_sorted(const double *s, size_t n, double *header) {
   header[kWindowKnown] = 1;
 }
 
+// Rank k of x, and the one behind it; changes the order of x (Hoare's selection).
+inline Pair select_pair(double *x, size_t n, size_t k) {
+  size_t low = 0, high = n - 1;
+  while (low < high) {
+    const double pivot = x[low + (high - low) / 2];
+    size_t i = low, j = high;
+    for (;;) {
+      while (x[i] < pivot) ++i;
+      while (x[j] > pivot) --j;
+      if (i >= j) break;
+      const double v = x[i];
+      x[i++] = x[j];
+      x[j--] = v;
+      if (i > j) break;
+    }
+    // Everything up to j is at most the pivot, everything from i on at least.
+    if (i == j) {
+      if (k == i) break;
+      if (k < i)
+        high = i - 1;
+      else
+        low = i + 1;
+    } else if (k <= j) {
+      high = j;
+    } else {
+      low = i;
+    }
+  }
+  double second = kUnbounded;
+  for (size_t i = k + 1; i < n; ++i) second = x[i] < second ? x[i] : second;
+  return {x[k], second};
+}
+
+// What lies below, at and above a pivot.
+struct Census {
+  size_t below, up_to;   // values < pivot, values <= pivot
+  double largest_below;  // -infinity where there is none
+  double smallest_above;
+};
+
+// Of x itself, or of the distances |x - centre|.
+template <bool Distances>
+inline Census take_census(const double *x, size_t n, double centre, double pivot) {
+  constexpr size_t L = lanes<vd>;
+  const vd c = vd{} + centre, p = vd{} + pivot;
+  vd under = vd{} - kUnbounded, over = vd{} + kUnbounded;
+  const vd lowest = under, highest = over;
+  vi64 below = {}, up_to = {};
+  size_t i = 0;
+  for (; i + L <= n; i += L) {
+    vd v = load<vd>(x + i);
+    if (Distances) {
+      v -= c;
+      v = v < 0 ? -v : v;
+    }
+    const vi64 less = v < p, not_more = v <= p;
+    below -= less;
+    up_to -= not_more;
+    under = maximum(under, less ? v : lowest);
+    over = minimum(over, not_more ? highest : v);
+  }
+  Census out = {0, 0, -kUnbounded, kUnbounded};
+  for (size_t lane = 0; lane < L; ++lane) {
+    out.below += static_cast<size_t>(below[lane]);
+    out.up_to += static_cast<size_t>(up_to[lane]);
+    if (under[lane] > out.largest_below) out.largest_below = under[lane];
+    if (over[lane] < out.smallest_above) out.smallest_above = over[lane];
+  }
+  for (; i < n; ++i) {
+    const double v = Distances ? __builtin_fabs(x[i] - centre) : x[i];
+    if (v < pivot) {
+      ++out.below;
+      if (v > out.largest_below) out.largest_below = v;
+    }
+    if (v <= pivot)
+      ++out.up_to;
+    else if (v < out.smallest_above)
+      out.smallest_above = v;
+  }
+  return out;
+}
+
+// Ranks k and k + 1 of x (or of its distances), from a guess of what lies between them and of how
+// far apart neighbours are. Each look at the data costs n / lanes operations and mostly three are
+// enough; where they are not, because the guess was bad, it is selected from a copy.
+template <bool Distances>
+inline Pair select_near(const double *x, size_t n, double centre, size_t k, double guess,
+                        double width) {
+  double pivot = guess, low = -kUnbounded, high = kUnbounded;
+  double low_rank = 0, high_rank = 0;
+  for (int round = 0; round < 8; ++round) {
+    const Census c = take_census<Distances>(x, n, centre, pivot);
+    if (c.below <= k && k < c.up_to) return {pivot, k + 1 < c.up_to ? pivot : c.smallest_above};
+    const double wanted = static_cast<double>(k + 1), found = static_cast<double>(c.up_to);
+    if (k < c.below) {
+      if (k + 1 == c.below) return {c.largest_below, c.below < c.up_to ? pivot : c.smallest_above};
+      high = c.largest_below;
+      high_rank = static_cast<double>(c.below);
+    } else {
+      low = c.smallest_above;
+      low_rank = found + 1;
+    }
+    if (finite(low) && finite(high) && high_rank > low_rank)
+      pivot = low + (high - low) * ((wanted - low_rank) / (high_rank - low_rank));
+    else
+      pivot += (wanted - found) * width;
+    if (!(pivot > low)) pivot = low;
+    if (!(pivot < high)) pivot = high;
+  }
+  double copy[kMaxWindow];
+  for (size_t i = 0; i < n; ++i) copy[i] = Distances ? __builtin_fabs(x[i] - centre) : x[i];
+  return select_pair(copy, n, k);
+}
+
 // A row's part that holds a window; the layout is in folds.hpp.
 struct Window {
   double *header;
   size_t window, batch;
 
-  double *pending() const { return header + kWindowHeader; }
-  double *sorted() const { return pending() + batch; }
-  unsigned char *tags() const { return reinterpret_cast<unsigned char *>(sorted() + window); }
+  double *ring() const { return header + kWindowHeader; }
 
-  void push(double x, double warmup, double learnt) const {
-    const size_t count = static_cast<size_t>(header[kWindowPending]);
-    pending()[count] = x;
-    header[kWindowPending] = static_cast<double>(count + 1);
-    if (count + 1 == batch)
-      refresh();
-    else if (header[kWindowCount] == 0)
-      early(count + 1, learnt == warmup);
-  }
-
-  // Before there is a batch: at 8, 16, 32 values, and where the warm-up ends.
-  void early(size_t count, bool due) const {
-    if (!due && (count < 8 || (count & (count - 1)) != 0)) return;
-    double s[kMaxBatch];
-    sort_by_rank(pending(), count, s);
-    measure_sorted(s, count, header);
+  // `due`: the warm-up ends with this value.
+  void push(double x, bool due) const {
+    const size_t place = static_cast<size_t>(header[kWindowPlace]);
+    ring()[place] = x + 0.0;  // -0.0 and 0.0 are one value
+    header[kWindowPlace] = static_cast<double>(place + 1 == window ? 0 : place + 1);
+    if (header[kWindowCount] < static_cast<double>(window)) header[kWindowCount] += 1;
+    header[kWindowFresh] += 1;
+    const size_t count = static_cast<size_t>(header[kWindowCount]);
+    if (header[kWindowFresh] >= static_cast<double>(batch)) {
+      header[kWindowFresh] = 0;
+      measure(count);
+    } else if (due || (count < batch && count >= 8 && (count & (count - 1)) == 0)) {
+      measure(count);
+    }
   }
 
   void clear() const {
-    header[kWindowCount] = header[kWindowBatches] = header[kWindowPending] = 0;
-    header[kWindowKnown] = 0;
+    for (int field = 0; field < kWindowHeader; ++field) header[field] = 0;
   }
 
-  void refresh() const {
-    // One sentinel at each end keeps bounds out of the merge; both arrays are as long as the merge,
-    // so that not even a damaged state, whose values need not be sorted, reads beyond them.
-    double fresh[kMaxWindow + 2], kept[kMaxWindow + 2];
-    unsigned char kept_tags[kMaxWindow + 2];
-    sort_by_rank(pending(), batch, fresh + 1);
-    fresh[0] = kept[0] = -kUnbounded;
-    fresh[batch + 1] = kUnbounded;
-    double *s = sorted();
-    unsigned char *t = tags();
-    const size_t batches = window / batch;
-    const size_t entered = static_cast<size_t>(header[kWindowBatches]);
-    const unsigned char tag = static_cast<unsigned char>(entered % batches);
-    const size_t count = static_cast<size_t>(header[kWindowCount]);
-    size_t m = 1;
-    if (entered >= batches) {
-      for (size_t i = 0; i < count; ++i) {
-        kept[m] = s[i];
-        kept_tags[m] = t[i];
-        m += t[i] != tag;
-      }
-    } else {
-      for (; m <= count; ++m) {
-        kept[m] = s[m - 1];
-        kept_tags[m] = t[m - 1];
-      }
-    }
-    kept[m] = kUnbounded;
-    kept_tags[0] = kept_tags[m] = tag;
-    merge(kept, kept_tags, m - 1, fresh, tag, s, t);
-    const size_t total = m - 1 + batch;
-    header[kWindowCount] = static_cast<double>(total);
-    header[kWindowBatches] = static_cast<double>(entered + 1);
-    header[kWindowPending] = 0;
-    measure_sorted(s, total, header);
-  }
-
-  // From both ends at once: two chains of dependent loads instead of one.
-  void merge(const double *a, const unsigned char *a_tags, size_t m, const double *b,
-             unsigned char tag, double *out, unsigned char *out_tags) const {
-    const size_t total = m + batch, half = total / 2;
-    size_t i = 1, j = 1, p = m, q = batch;
-    if (m == 0) {
-      for (size_t k = 0; k < batch; ++k) {
-        out[k] = b[k + 1];
-        out_tags[k] = tag;
-      }
-      return;
-    }
-    for (size_t k = 0; k < half; ++k) {
-      const bool low = a[i] <= b[j];
-      out[k] = low ? a[i] : b[j];
-      out_tags[k] = low ? a_tags[i] : tag;
-      i += low;
-      j += !low;
-      const bool high = b[q] >= a[p];
-      const size_t end = total - 1 - k;
-      out[end] = high ? b[q] : a[p];
-      out_tags[end] = high ? tag : a_tags[p];
-      q -= high;
-      p -= !high;
-    }
-    if (total % 2 != 0) {
-      const bool low = a[i] <= b[j];
-      out[half] = low ? a[i] : b[j];
-      out_tags[half] = low ? a_tags[i] : tag;
-    }
+  void measure(size_t n) const {
+    const double *x = ring();
+    const size_t k = (n - 1) / 2;
+    const bool even = n % 2 == 0;
+    // What the last look found is the guess: few values have changed since.
+    const double apart = header[kWindowDeviation] / (kConsistent * static_cast<double>(n));
+    const Pair m = select_near<false>(x, n, 0.0, k, header[kWindowMedian], 4.0 * apart);
+    const double median = even ? 0.5 * (m.first + m.second) : m.first;
+    const Pair d =
+        select_near<true>(x, n, median, k, header[kWindowDeviation] / kConsistent, 2.3 * apart);
+    header[kWindowMedian] = median;
+    header[kWindowDeviation] = kConsistent * (even ? 0.5 * (d.first + d.second) : d.first);
+    header[kWindowKnown] = 1;
   }
 };
 

@@ -36,24 +36,21 @@ struct FoldSink {
   void *context;
 };
 
-// ---- robust window: median and MAD of the last `window` values, refreshed per batch -------------
+// ---- robust window: median and MAD of the last `window` values, taken anew per `batch` ----------
 
-constexpr std::size_t kMaxWindow = 1024;
-constexpr std::size_t kMaxBatch = 64;
+constexpr std::size_t kMaxWindow = 4096;
 
 enum WindowField : int {
-  kWindowCount,    // values in the sorted window
-  kWindowBatches,  // batches that ever entered it since it was last emptied
-  kWindowPending,  // values that wait for the next refresh
+  kWindowCount,  // values in the ring
+  kWindowPlace,  // where the next one goes
+  kWindowFresh,  // values since the median was taken
   kWindowMedian,
   kWindowDeviation,  // median absolute deviation times 1.4826
   kWindowKnown,      // 1 once the two are there
   kWindowHeader
 };
-// Then the pending values, the sorted window, and a byte per entry: the batch that it came with.
-constexpr std::size_t window_size(std::size_t window, std::size_t batch) noexcept {
-  return kWindowHeader + batch + window + (window + 7) / 8;
-}
+// Then the ring.
+constexpr std::size_t window_size(std::size_t window) noexcept { return kWindowHeader + window; }
 
 // ---- robust baseline ----------------------------------------------------------------------------
 
@@ -75,11 +72,11 @@ enum BaselineField : int {
 constexpr double kBaselineLayout = 1.0;
 // Then `batch` rejected values, then the robust window.
 constexpr std::size_t baseline_size(std::size_t window, std::size_t batch) noexcept {
-  return kBaselineHeader + batch + window_size(window, batch);
+  return kBaselineHeader + batch + window_size(window);
 }
 
 struct BaselineSettings {
-  std::size_t window, batch;  // window a multiple of batch
+  std::size_t window, batch;  // batch at most window, window at most kMaxWindow
   double warmup;              // values learnt before there is a z
   bool logarithm;             // fold log(x); x <= 0 is skipped as NaN is
   double clip;                // do not learn from |z| above it
@@ -112,8 +109,8 @@ enum CusumField : int {
   kCusumHeader
 };
 constexpr double kCusumLayout = 1.0;
-constexpr std::size_t cusum_size(std::size_t window, std::size_t batch) noexcept {
-  return kCusumHeader + window_size(window, batch);
+constexpr std::size_t cusum_size(std::size_t window) noexcept {
+  return kCusumHeader + window_size(window);
 }
 
 struct CusumSettings {

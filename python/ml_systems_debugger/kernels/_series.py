@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._core import FOLD_EVENT
+from .._core import FOLD_EVENT, MAX_WINDOW
 from ..core.errors import ConfigurationError
+from ..core.parameters import check_count
 
 __all__ = [
     "EVENT_DTYPE",
@@ -47,14 +48,13 @@ def column_state(series: int, width: int) -> Floats:
 
 
 def check_batches(window: int, batch: int) -> None:
-    """Raise unless `window` is made of whole batches of a size that the kernels take."""
-    if not 1 <= batch <= 64:
-        raise ConfigurationError(f"batch lies in [1, 64], got {batch!r}")
-    if not batch <= window <= 1024 or window % batch or window // batch > 255:
-        raise ConfigurationError(
-            f"window is a multiple of batch ({batch}), at most 255 of them, up to 1024; "
-            f"got {window!r}"
-        )
+    """Raise unless `window` and `batch` are what the kernels take."""
+    check_count(2, window=window)
+    check_count(1, batch=batch)
+    if window > MAX_WINDOW:
+        raise ConfigurationError(f"window is at most {MAX_WINDOW}, got {window!r}")
+    if batch > window:
+        raise ConfigurationError(f"batch is at most window ({window}), got {batch!r}")
 
 
 def decay_of(alpha: float | None, span: float | None) -> float:

@@ -96,7 +96,7 @@ class Cusum:
     @property
     def state_size(self) -> int:
         """Doubles per series."""
-        return cusum_size(self.window, self.batch)
+        return cusum_size(self.window)
 
     def init(self, series: int = 1) -> Floats:
         """Return a fresh state [series, state_size]."""

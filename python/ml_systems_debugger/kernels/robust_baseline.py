@@ -42,9 +42,9 @@ class RobustBaseline:
     Parameters
     ----------
     window, batch : int
-        Median and MAD of the last `window` values learnt, taken anew whenever
-        `batch` more have come (before that at 8, 16, 32 values and at the end
-        of the warm-up). A multiple of `batch` up to 1024; `batch` up to 64.
+        Median and MAD of the last `window` values learnt (at most 4096), taken
+        anew whenever `batch` more have come; before that at 8, 16, ... values and
+        at the end of the warm-up.
     warmup : int
         Values to learn from before there is a z.
     logarithm : bool
