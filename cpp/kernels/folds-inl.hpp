@@ -140,8 +140,15 @@ struct Cusum {
   int64_t series;
   const FoldSink *sink;
 
+  // The level is learnt anew; the correlation, which a change of level leaves as it was, only loses
+  // weight, so that it can change too.
   void restart() const {
-    for (int field = kCusumLearnt; field < kCusumHeader; ++field) row[field] = 0;
+    const double most = 0.25 * static_cast<double>(settings.window);
+    const double part = row[kCusumWeight] > most ? most / row[kCusumWeight] : 1.0;
+    row[kCusumWeight] *= part;
+    row[kCusumVariance] *= part;
+    row[kCusumCovariance] *= part;
+    row[kCusumLearnt] = row[kCusumUp] = row[kCusumDown] = 0;
     window.clear();
   }
 
@@ -172,17 +179,19 @@ struct Cusum {
     return now > settings.threshold;
   }
 
-  // Mean, variance and lag-one covariance with a memory of `window` values; far ones count as
-  // four sigma, so that one spike does not make the series look white, or the opposite.
+  // Mean, variance and lag-one covariance remember four windows: a correlation needs many more
+  // values than a level. Far ones count as four sigma, so that one spike does not make the series
+  // look white, or the opposite.
   void learn_moments(double deviation, double previous) const {
-    const double keep = 1.0 - 1.0 / static_cast<double>(settings.window);
+    const double memory = 4.0 * static_cast<double>(settings.window);
+    const double keep = 1.0 - 1.0 / memory;
     double d = deviation, p = previous;
     if (row[kCusumLimit] > 0) {
       d = clamped(d, row[kCusumLimit]);
       p = clamped(p, row[kCusumLimit]);
     }
+    row[kCusumMean] += d / (row[kCusumLearnt] < memory ? row[kCusumLearnt] : memory);
     row[kCusumWeight] = keep * row[kCusumWeight] + 1.0;
-    row[kCusumMean] += d / row[kCusumWeight];
     row[kCusumVariance] = keep * row[kCusumVariance] + d * d;
     row[kCusumCovariance] = keep * row[kCusumCovariance] + d * p;
   }
@@ -385,7 +394,7 @@ inline void sort_doubles(double *x, size_t n) {
 inline ReplicaSpread spread_of(const double *x, size_t n, double *scratch) {
   size_t count = 0;
   for (size_t i = 0; i < n; ++i)
-    if (finite(x[i])) scratch[count++] = clamped(x[i], kLargest);
+    if (finite(x[i])) scratch[count++] = clamped(x[i], kLargest) + 0.0;  // no -0.0
   ReplicaSpread out = {
       kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, -1, static_cast<int64_t>(count)};
   if (count == 0) return out;

@@ -33,24 +33,26 @@ class Cusum:
 
     The residual of a value is what an AR(1) model learnt online leaves of it:
     ``e = (x - mean) - phi * (previous x - mean)``, with mean, variance and
-    lag-one covariance of exponential memory `window`, phi in [0, `max_phi`].
+    lag-one covariance of exponential memory ``4 * window``, phi in [0, `max_phi`].
     It is standardised by the running median and 1.4826 MAD of the last `window`
     residuals (see `RobustBaseline`), clipped at `clip`, and summed:
     ``up = max(0, up + z - drift)``, ``down = max(0, down - z - drift)``. A sum
     above `threshold` is an alarm; the onset is the first step since that sum
-    was last 0. After an alarm everything but the count of steps is forgotten,
-    and learnt anew from what follows.
+    was last 0. After an alarm both sums, the mean and the residuals are forgotten
+    and learnt anew from what follows; the correlation keeps little weight.
 
     Parameters
     ----------
     drift, threshold, clip : float
-        k, h and c, in sigmas. With k = 0.5, h = 8, c = 3 and known parameters a
-        white series gives a false alarm in about 10,000 steps; with parameters
-        learnt from 256 values in about 5,000.
+        k, h and c, in sigmas. With k = 0.5, h = 8, c = 3 and known parameters
+        white noise gives a false alarm in about 10,000 steps. Measured here, with
+        everything learnt online: one in 6,000 on white noise, 5,200 on AR(0.5),
+        3,100 on AR(0.9), 1,900 on AR(0.97): a change must also be large and last.
     max_phi : float
         0 for no prewhitening.
     window, batch, warmup, floor, relative
-        As for `RobustBaseline`; `relative` is of the mean's magnitude.
+        As for `RobustBaseline`, larger since a sum of many values needs their
+        centre better known; `relative` is of the mean's magnitude.
 
     Raises
     ------
@@ -78,9 +80,9 @@ class Cusum:
     threshold: float = 8.0
     clip: float = 3.0
     max_phi: float = 0.98
-    window: int = 256
-    batch: int = 32
-    warmup: int = 64
+    window: int = 512
+    batch: int = 64
+    warmup: int = 128
     floor: float = 0.0
     relative: float = 1e-9
 
