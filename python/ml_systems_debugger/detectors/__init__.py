@@ -3,11 +3,15 @@
 from .divergent_training import DivergentTrainingDetector
 from .gradient_explosion import GradientExplosionDetector
 from .gradient_vanishing import GradientVanishingDetector
+from .inf_detection import InfDetectionDetector
 from .loss_plateau import LossPlateauDetector
+from .nan_detection import NaNDetectionDetector
 
 __all__ = [
     "DivergentTrainingDetector",
     "GradientExplosionDetector",
     "GradientVanishingDetector",
+    "InfDetectionDetector",
     "LossPlateauDetector",
+    "NaNDetectionDetector",
 ]

@@ -1,0 +1,349 @@
+"""The fold that the NaN and the Inf detector share: runs of bad values, in any series."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core import (
+    BaseDetector,
+    Column,
+    Context,
+    DetectionResult,
+    Event,
+    Finding,
+    FoldState,
+    Outcome,
+    Series,
+    SeriesKey,
+    SeriesKind,
+    Severity,
+    SignalSet,
+)
+from ..kernels import count_nonfinite, first_nonfinite, has_nonfinite
+
+__all__ = ["NonFiniteDetector"]
+
+GAP = 8  # good values that end an occurrence: fewer between two bad ones make it one
+RING = 8  # last finite values kept, for what came before
+PERSISTENT = 3  # bad values in one occurrence that are no accident
+ENOUGH = 10  # finite scalars after which a series counts as checked
+
+# Quantities whose being non-finite ends a training, as against one more number in a log.
+_STATE = frozenset({"parameter", "param_norm"})
+_GRADIENT = frozenset({"grad_norm", "gradient", "update_ratio"})
+_SCALING = ("loss_scale", "skipped_step")
+
+
+class NonFiniteDetector(BaseDetector):
+    """Follows every scalar and array series; a subclass says which values are bad."""
+
+    layout = 1
+    kind: ClassVar[str]
+    """``nan`` or ``inf``."""
+
+    @abstractmethod
+    def bad(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Return which values [n] are bad."""
+
+    @abstractmethod
+    def bad_count(self, array: Any) -> int:
+        """Return how many elements of an array or tensor are bad."""
+
+    def init(self, context: Context | None = None) -> FoldState:  # noqa: ARG002 - the contract's
+        """Return a fresh state."""
+        columns = {
+            "finite": Column(np.int64),
+            "checked": Column(np.int64),
+            "total": Column(np.int64),
+            "open": Column(np.bool_),
+            "good": Column(np.int64),
+            "count": Column(np.int64),
+            "onset": Column(np.int64),
+            "last_bad": Column(np.int64),
+            "last_step": Column(np.int64),
+            "ring": Column(np.float64, (RING,), np.nan),
+        }
+        state = FoldState(self.name, self.layout, columns)
+        state.memory["scaling_since"] = None
+        return state
+
+    def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
+        """Fold a run of closed steps; see `BaseDetector.update`."""
+        for one in chunk.select(*_SCALING):
+            since = state.memory["scaling_since"]
+            first = int(one.steps[0])
+            state.memory["scaling_since"] = first if since is None else min(since, first)
+        for one in chunk.series:
+            if one.kind is SeriesKind.SCALAR:
+                self._scalars(state, one)
+            elif one.kind is SeriesKind.ARRAY:
+                self._arrays(state, one)
+        return tuple(state.take_events())
+
+    def _scalars(self, state: FoldState, series: Series) -> None:
+        row = state.row(series.key)
+        values: npt.NDArray[np.float64] = series.values
+        clean = not has_nonfinite(values)
+        where = np.empty(0, np.int64) if clean else np.flatnonzero(self.bad(values))
+        start = 0
+        for begin, end, held in _runs(where):
+            self._good(state, row, series, start, begin)
+            self._bad_run(state, row, series, begin, end, held)
+            start = end + 1
+        self._good(state, row, series, start, len(series))
+        finite = len(values) if clean else int(np.isfinite(values).sum())
+        state["finite"][row] += finite
+        state["checked"][row] += len(values)
+        state["ring"][row] = _last_finite(state["ring"][row], values, len(values))
+
+    def _arrays(self, state: FoldState, series: Series) -> None:
+        row = state.row(series.key)
+        for at in range(len(series)):
+            array = series.values[at]
+            state["checked"][row] += 1
+            if not has_nonfinite(array) or not self.bad_count(array):
+                state["finite"][row] += 1
+                self._good(state, row, series, at, at + 1)
+            else:
+                self._bad_run(state, row, series, at, at, 1, self._inside(array))
+
+    def _inside(self, array: Any) -> dict[str, Any]:
+        """Return how many elements of an array are bad, and where the first non-finite one is."""
+        first = first_nonfinite(array)
+        shape = tuple(int(n) for n in array.shape)
+        assert first is not None  # there is a bad one  # noqa: S101
+        return {
+            "elements": math.prod(shape),
+            "bad_elements": self.bad_count(array),
+            "first_flat_index": first,
+            "first_index": tuple(int(i) for i in np.unravel_index(first, shape)),
+            "shape": shape,
+        }
+
+    def _good(self, state: FoldState, row: int, series: Series, start: int, stop: int) -> None:
+        """Count good values [start, stop); enough of them close what is open."""
+        if stop <= start or not state["open"][row]:
+            return
+        needed = GAP + 1 - int(state["good"][row])
+        if stop - start < needed:
+            state["good"][row] += stop - start
+            return
+        state["open"][row] = False
+        finding = state.findings.get(self._id(series.key, int(state["onset"][row])))
+        if finding is not None:
+            ended = replace(finding, end_step=int(state["last_bad"][row]))
+            state.close(int(series.steps[start + needed - 1]), ended)
+
+    def _bad_run(
+        self,
+        state: FoldState,
+        row: int,
+        series: Series,
+        begin: int,
+        end: int,
+        held: int,
+        inside: dict[str, Any] | None = None,
+    ) -> None:
+        """Take bad values from index `begin` to `end`, `held` of them."""
+        key = series.key
+        first, last = int(series.steps[begin]), int(series.steps[end])
+        state["total"][row] += held
+        state["good"][row] = 0
+        before = int(state["count"][row]) if state["open"][row] else 0
+        if not state["open"][row]:
+            state["open"][row] = True
+            state["onset"][row] = first
+            ring = state["ring"][row]
+            if series.kind is SeriesKind.SCALAR:
+                ring = _last_finite(ring, series.values, begin)
+            opened = self._opened(key, first, ring, inside or {})
+            severity = _severity(key, 1, True, _scaled(state, opened))
+            state.open(first, replace(opened, severity=severity))
+        state["count"][row] = before + held
+        state["last_bad"][row] = last
+        finding = state.findings.get(self._id(key, int(state["onset"][row])))
+        if finding is None:
+            return
+        evidence = {**finding.evidence, "count": before + held, "last_bad_step": last}
+        severity = _severity(key, before + held, True, _scaled(state, finding))
+        finding = replace(finding, evidence=evidence, severity=severity)
+        decided = None
+        if before < PERSISTENT <= before + held:
+            # The step of the third bad value, however the history is cut.
+            third = _nth_bad(self, series, begin, end, PERSISTENT - before, inside is not None)
+            decided = int(series.steps[third])
+        state.replace(finding, decided)
+
+    def _opened(
+        self, key: SeriesKey, step: int, ring: npt.NDArray[np.float64], inside: dict[str, Any]
+    ) -> Finding:
+        known = ring[np.isfinite(ring)]
+        evidence: dict[str, Any] = {"series": str(key), "quantity": key.name, "count": 0, **inside}
+        if len(known):
+            middle = float(np.median(np.abs(known)))
+            evidence["last_finite"] = float(known[-1])
+            evidence["growth_before"] = float(abs(known[-1]) / middle) if middle > 0 else 1.0
+        evidence["from_the_start"] = not len(known) and not inside
+        return Finding(
+            self.failure_mode, Severity.MEDIUM, 0.99, step, None, key.layer, key.replica_id,
+            "", evidence, self._id(key, step),
+        )  # fmt: skip
+
+    def _id(self, key: SeriesKey, onset: int) -> str:
+        return f"{self.name}:{key}:{onset}"
+
+    def conclude(self, state: Any) -> DetectionResult:
+        """Return what the state says; see `BaseDetector.conclude`."""
+        rows = {str(key): (key, row) for row, key in enumerate(state.keys)}
+        findings = [
+            self._judged(state, finding, *rows[str(finding.evidence["series"])])
+            for finding in state.findings.values()
+        ]
+        findings = _first_marked(findings)
+        judged = sorted({k.name for r, k in enumerate(state.keys) if self._checked(state, r, k)})
+        count = int(sum(int(state["checked"][row]) for row in range(len(state.keys))))
+        more: dict[str, Any] = {"judged": tuple(judged), "contributing_count": count}
+        if not findings and not judged:
+            more["outcome"] = Outcome.INSUFFICIENT
+            more["reason"] = f"no quantity has {ENOUGH} finite values"
+        if state.dropped_findings:
+            more["reason"] = f"{state.dropped_findings} further occurrences are only counted"
+        return DetectionResult.of_findings(self.failure_mode, self.name, findings, **more)
+
+    def _checked(self, state: FoldState, row: int, key: SeriesKey) -> bool:
+        return key.kind is SeriesKind.ARRAY or bool(state["finite"][row] >= ENOUGH)
+
+    def _judged(self, state: FoldState, finding: Finding, key: SeriesKey, row: int) -> Finding:
+        """Return the finding with the severity that its whole course deserves."""
+        assert finding.onset_step is not None  # every occurrence has one  # noqa: S101
+        goes_on = bool(state["open"][row]) and int(state["onset"][row]) == finding.onset_step
+        count = int(finding.evidence["count"])
+        scaled = _scaled(state, finding)
+        evidence = {
+            **finding.evidence,
+            "goes_on": goes_on,
+            "recovered": not goes_on,
+            "loss_scaling": scaled,
+            "checked": int(state["checked"][row]),
+        }
+        severity = _severity(key, count, goes_on, scaled)
+        return replace(
+            finding,
+            severity=severity,
+            evidence=evidence,
+            message=self._message(key, finding, count, goes_on),
+            end_step=None if goes_on else int(finding.evidence["last_bad_step"]),
+        )
+
+    def _message(self, key: SeriesKey, finding: Finding, count: int, goes_on: bool) -> str:
+        word = {"nan": "NaN", "inf": "infinite"}[self.kind]
+        text = f"{key} is {word} at step {finding.onset_step}"
+        if "bad_elements" in finding.evidence:
+            held, of = finding.evidence["bad_elements"], finding.evidence["elements"]
+            index = list(finding.evidence["first_index"])
+            text = (
+                f"{held} of {of} elements of {key} are {word} at step {finding.onset_step}, "
+                f"the first non-finite one at {index}"
+            )
+        if goes_on and count > 1:
+            text += f" and stays so ({count} values)"
+        elif goes_on:
+            text += ", the last one recorded"
+        else:
+            text += f"; it recovers after {count} such value{'s' if count > 1 else ''}"
+        if "last_finite" in finding.evidence:
+            text += f"; the last finite value before was {finding.evidence['last_finite']:.4g}"
+        return text + "."
+
+
+def _scaled(state: FoldState, finding: Finding) -> bool:
+    """Return whether a dynamic loss scale was at work when it began."""
+    since = state.memory["scaling_since"]
+    return since is not None and since <= (finding.onset_step or 0)
+
+
+def _severity(key: SeriesKey, count: int, goes_on: bool, scaled: bool) -> Severity:
+    lasting = goes_on or count >= PERSISTENT
+    if key.name in _STATE:
+        return Severity.CRITICAL
+    if key.name == "loss":
+        if key.held_out:
+            return Severity.HIGH if goes_on and count > 1 else Severity.MEDIUM
+        return Severity.CRITICAL if lasting else Severity.HIGH
+    if key.name in _GRADIENT:
+        if goes_on:
+            return Severity.CRITICAL if count > 1 or not scaled else Severity.MEDIUM
+        if scaled:  # dynamic loss scaling skips such steps: that is how it works
+            return Severity.LOW if count < 50 else Severity.MEDIUM
+        return Severity.HIGH if count >= PERSISTENT else Severity.MEDIUM
+    if key.kind is SeriesKind.ARRAY:
+        return Severity.HIGH
+    return Severity.MEDIUM if lasting and key.layer is not None else Severity.LOW
+
+
+def _first_marked(findings: list[Finding]) -> list[Finding]:
+    """Mark the earliest as the producer; the others are later, or only pass it on."""
+    if not findings:
+        return findings
+    first = min(findings, key=lambda f: (f.onset_step or 0, f.layer is None, f.finding_id))
+    return [
+        replace(f, evidence={**f.evidence, "began_in": first.evidence["series"],
+                             "began_at": first.onset_step})
+        for f in findings
+    ]  # fmt: skip
+
+
+def _runs(where: npt.NDArray[np.intp]) -> Iterator[tuple[int, int, int]]:
+    """Yield (first, last, number) of bad indices that have at most GAP good ones between them."""
+    if not len(where):
+        return
+    cuts = np.flatnonzero(np.diff(where) > GAP + 1) + 1
+    edges = [0, *cuts.tolist(), len(where)]
+    for a, b in pairwise(edges):
+        yield int(where[a]), int(where[b - 1]), b - a
+
+
+def _nth_bad(
+    detector: NonFiniteDetector, series: Series, begin: int, end: int, nth: int, array: bool
+) -> int:
+    """Return the index of the nth bad value (from 1) between two indices."""
+    if array:
+        return begin
+    found = np.flatnonzero(detector.bad(series.values[begin : end + 1]))
+    return begin + int(found[nth - 1])
+
+
+def _last_finite(
+    ring: npt.NDArray[np.float64], values: npt.NDArray[np.float64], stop: int
+) -> npt.NDArray[np.float64]:
+    """Return the last finite values up to index `stop`, newest last, NaN where there are fewer."""
+    width = RING
+    known = np.empty(0)
+    while stop > 0:
+        low = max(0, stop - width)
+        part = values[low:stop]
+        known = part[np.isfinite(part)]
+        if len(known) >= RING or low == 0:
+            break
+        width *= 4
+    held = np.concatenate([ring[np.isfinite(ring)], known])[-RING:]
+    return np.concatenate([np.full(RING - len(held), np.nan), held])
+
+
+def nan_elements(array: Any) -> int:
+    """Return how many elements of an array are NaN."""
+    return count_nonfinite(array).nan
+
+
+def infinite_elements(array: Any) -> int:
+    """Return how many elements of an array are infinite."""
+    counts = count_nonfinite(array)
+    return counts.posinf + counts.neginf
