@@ -92,15 +92,15 @@ class NonFiniteDetector(BaseDetector):
         row = state.row(series.key)
         values: npt.NDArray[np.float64] = series.values
         clean = not has_nonfinite(values)
+        good = None if clean else np.isfinite(values)
         where = np.empty(0, np.int64) if clean else np.flatnonzero(self.bad(values))
         start = 0
-        for begin, end, held in _runs(where):
-            self._good(state, row, series, start, begin)
+        for begin, end, held in _runs(where, good):
+            self._good(state, row, series, start, begin, good)
             self._bad_run(state, row, series, begin, end, held)
             start = end + 1
-        self._good(state, row, series, start, len(series))
-        finite = len(values) if clean else int(np.isfinite(values).sum())
-        state["finite"][row] += finite
+        self._good(state, row, series, start, len(series), good)
+        state["finite"][row] += len(values) if good is None else int(good.sum())
         state["checked"][row] += len(values)
         state["ring"][row] = _last_finite(state["ring"][row], values, len(values))
 
@@ -128,19 +128,31 @@ class NonFiniteDetector(BaseDetector):
             "shape": shape,
         }
 
-    def _good(self, state: FoldState, row: int, series: Series, start: int, stop: int) -> None:
-        """Count good values [start, stop); enough of them close what is open."""
+    def _good(
+        self,
+        state: FoldState,
+        row: int,
+        series: Series,
+        start: int,
+        stop: int,
+        good: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Count finite values in [start, stop); enough of them close what is open.
+
+        An infinity that becomes NaN has not recovered: only finite values count.
+        """
         if stop <= start or not state["open"][row]:
             return
+        found = np.arange(stop - start) if good is None else np.flatnonzero(good[start:stop])
         needed = GAP + 1 - int(state["good"][row])
-        if stop - start < needed:
-            state["good"][row] += stop - start
+        if len(found) < needed:
+            state["good"][row] += len(found)
             return
         state["open"][row] = False
         finding = state.findings.get(self._id(series.key, int(state["onset"][row])))
         if finding is not None:
             ended = replace(finding, end_step=int(state["last_bad"][row]))
-            state.close(int(series.steps[start + needed - 1]), ended)
+            state.close(int(series.steps[start + int(found[needed - 1])]), ended)
 
     def _bad_run(
         self,
@@ -253,10 +265,8 @@ class NonFiniteDetector(BaseDetector):
                 f"{held} of {of} elements of {key} are {word} at step {finding.onset_step}, "
                 f"the first non-finite one at {index}"
             )
-        if goes_on and count > 1:
-            text += f" and stays so ({count} values)"
-        elif goes_on:
-            text += ", the last one recorded"
+        if goes_on:
+            text += f" and nothing finite comes after ({count} such values)"
         else:
             text += f"; it recovers after {count} such value{'s' if count > 1 else ''}"
         if "last_finite" in finding.evidence:
@@ -301,13 +311,15 @@ def _first_marked(findings: list[Finding]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _runs(where: npt.NDArray[np.intp]) -> Iterator[tuple[int, int, int]]:
-    """Yield (first, last, number) of bad indices that have at most GAP good ones between them."""
-    if not len(where):
+def _runs(
+    where: npt.NDArray[np.intp], good: npt.NDArray[np.bool_] | None
+) -> Iterator[tuple[int, int, int]]:
+    """Yield (first, last, number) of bad indices with at most GAP finite values between them."""
+    if not len(where) or good is None:
         return
-    cuts = np.flatnonzero(np.diff(where) > GAP + 1) + 1
-    edges = [0, *cuts.tolist(), len(where)]
-    for a, b in pairwise(edges):
+    finite = np.cumsum(good)
+    cuts = np.flatnonzero(np.diff(finite[where]) > GAP) + 1
+    for a, b in pairwise([0, *cuts.tolist(), len(where)]):
         yield int(where[a]), int(where[b - 1]), b - a
 
 
