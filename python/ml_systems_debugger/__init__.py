@@ -1,1 +1,110 @@
-"""Finds what went wrong in an ML training run or a served model, where, why, and what to do."""
+"""Finds what went wrong in an ML training run or a served model, where, why, and what to do.
+
+>>> import ml_systems_debugger as mlsd
+>>> report = mlsd.diagnose({"loss": [1.0, 0.5, float("nan")]})
+>>> report.failures[0].onset_step
+2
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .attribution import AttributionEngine
+from .configuration import Configuration
+from .core import (
+    AttributionHypothesis,
+    AttributionRule,
+    BaseDetector,
+    BaseIngestor,
+    BaseReporter,
+    BaseSignalExtractor,
+    Condition,
+    ConfigurationError,
+    DebugReport,
+    DetectionResult,
+    Event,
+    FailureMode,
+    Finding,
+    FoldState,
+    IngestionError,
+    MissingDependencyError,
+    MLSystemsDebuggerError,
+    Outcome,
+    RegistryError,
+    RootCause,
+    SchemaError,
+    Series,
+    SeriesKey,
+    SeriesKind,
+    Severity,
+    Signal,
+    SignalSet,
+    Status,
+    UnsupportedFormatError,
+    register_failure_mode,
+    register_root_cause,
+)
+from .debugger import MLSystemsDebugger, diagnose
+from .detectors import (
+    DivergentTrainingDetector,
+    GradientExplosionDetector,
+    GradientVanishingDetector,
+    InfDetectionDetector,
+    LossPlateauDetector,
+    NaNDetectionDetector,
+)
+from .ingestion import LogIngestor, MetricIngestor, SchemaValidator
+from .reporting import Reporter, ReportFormat
+
+try:
+    __version__ = version("ml-systems-debugger")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "AttributionEngine",
+    "AttributionHypothesis",
+    "AttributionRule",
+    "BaseDetector",
+    "BaseIngestor",
+    "BaseReporter",
+    "BaseSignalExtractor",
+    "Condition",
+    "Configuration",
+    "ConfigurationError",
+    "DebugReport",
+    "DetectionResult",
+    "DivergentTrainingDetector",
+    "Event",
+    "FailureMode",
+    "Finding",
+    "FoldState",
+    "GradientExplosionDetector",
+    "GradientVanishingDetector",
+    "InfDetectionDetector",
+    "IngestionError",
+    "LogIngestor",
+    "LossPlateauDetector",
+    "MLSystemsDebugger",
+    "MLSystemsDebuggerError",
+    "MetricIngestor",
+    "MissingDependencyError",
+    "NaNDetectionDetector",
+    "Outcome",
+    "RegistryError",
+    "ReportFormat",
+    "Reporter",
+    "RootCause",
+    "SchemaError",
+    "SchemaValidator",
+    "Series",
+    "SeriesKey",
+    "SeriesKind",
+    "Severity",
+    "Signal",
+    "SignalSet",
+    "Status",
+    "UnsupportedFormatError",
+    "diagnose",
+    "register_failure_mode",
+    "register_root_cause",
+]

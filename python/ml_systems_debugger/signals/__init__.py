@@ -1,0 +1,1 @@
+"""Derived quantities, one per module."""
