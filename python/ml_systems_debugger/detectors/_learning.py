@@ -13,6 +13,7 @@ from ._trail import Floats, Trail
 
 __all__ = [
     "Followed",
+    "has_norm",
     "is_learning_rate",
     "is_training_loss",
     "learning_rate_facts",
@@ -45,6 +46,12 @@ def is_training_loss(key: SeriesKey) -> bool:
 def is_learning_rate(key: SeriesKey) -> bool:
     """Return whether a series is the learning rate of the whole model."""
     return key.name == "lr" and key.kind is SeriesKind.SCALAR and key.layer is None
+
+
+def has_norm(key: SeriesKey, followed: Sequence[Followed]) -> bool:
+    """Return whether `key` holds gradient arrays whose norm is there as a series of its own."""
+    norm = key._replace(name="grad_norm", kind=SeriesKind.SCALAR)
+    return key.kind is SeriesKind.ARRAY and any(other == norm for other, _ in followed)
 
 
 def losses_of(key: SeriesKey, followed: Sequence[Followed], minimum: int) -> list[Trail]:
@@ -94,7 +101,8 @@ def learning_rate_facts(key: SeriesKey, followed: Sequence[Followed], onset: int
     at = int(np.searchsorted(steps, onset, "right")) - 1
     if at < 0:
         return facts
-    facts["lr_at_onset"] = float(values[at])
+    # The entry behind the onset: the one that holds it is a median of both sides.
+    facts["lr_at_onset"] = float(values[min(at + 1, len(values) - 1)])
     window: Floats = values[max(0, at - _ENTRIES_BEFORE) : at + 2]
     window = window[window > 0]
     if len(window) > 1:

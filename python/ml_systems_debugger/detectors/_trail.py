@@ -13,7 +13,17 @@ import numpy.typing as npt
 from ..core import Severity
 from ..kernels.trail import Field, early, ring, table
 
-__all__ = ["Floats", "Groups", "Onset", "Trail", "Verdict", "evidence", "sureness"]
+__all__ = [
+    "Floats",
+    "Groups",
+    "Onset",
+    "Trail",
+    "Verdict",
+    "evidence",
+    "spread",
+    "sureness",
+    "wander",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,14 +59,13 @@ class Groups:
 
     `levels` [k] are the medians, `steps` [k] the first step of each, `points`
     the number of values behind each. `noise` is the robust spread of table
-    entries within a group, `wander` that between neighbouring groups.
+    entries within a group.
     """
 
     levels: Floats
     steps: Floats
     points: int
     noise: float
-    wander: float
 
     def trailing(self, line: float) -> int:
         """Return the index from which on every level is above `line`; k where the last is not."""
@@ -108,12 +117,12 @@ class Trail:
         values, steps, width = self.entries
         each = max(-(-len(values) // _GROUPS), -(-_GROUP_POINTS // width))
         if len(values) < each:
-            return Groups(np.empty(0), np.empty(0), each * width, 0.0, 0.0)
+            return Groups(np.empty(0), np.empty(0), each * width, 0.0)
         first = len(values) % each
         blocks = values[first:].reshape(-1, each)
         levels = np.median(blocks, axis=1)
         noise = _CONSISTENT * float(np.median(np.abs(blocks - levels[:, None])))
-        return Groups(levels, steps[first::each], each * width, noise, _wander(levels))
+        return Groups(levels, steps[first::each], each * width, noise)
 
     @property
     def excursion(self) -> int:
@@ -134,12 +143,24 @@ class Trail:
         start = self.step(Field.START_STEP)
         return Onset(start, self.step(Field.BEFORE), start)
 
-    def departure(self, since: float, level: float, band: float) -> Onset:
+    def rise_onset(self, level: float, band: float) -> Onset:
+        """Return where the rise began that the excursion is the top of.
+
+        That is the excursion's own start, unless the running level had left
+        `level` by more than `band` before: then it crept up.
+        """
+        if self.row[Field.BASE_LEVEL] <= level + band:
+            return self.excursion_onset()
+        crept = self.departure(self.row[Field.START_STEP], level, band, exact=False)
+        return min(crept, self.excursion_onset(), key=lambda onset: onset.step)
+
+    def departure(self, since: float, level: float, band: float, exact: bool = True) -> Onset:
         """Return where a rise that is plain from step `since` on left `level`.
 
         Goes back from there while the history (three entries smoothed) stays
         above ``level + band``. An excursion that the kernel saw begin there
-        knows the step itself; otherwise the resolution is an entry.
+        knows the step itself (unless `exact` is False); otherwise the
+        resolution is an entry.
         """
         values, steps, _ = self.entries
         smooth = values.copy()
@@ -151,17 +172,44 @@ class Trail:
         onset = int(steps[min(at, len(steps) - 1)])
         low = int(steps[at - 1]) if at else onset
         high = int(steps[min(at + 1, len(steps) - 1)])
-        if self.excursion >= 16 and low <= self.row[Field.START_STEP] <= max(high, since):
+        reach = steps[min(at + 3, len(steps) - 1)]
+        if exact and self.excursion and low <= self.row[Field.START_STEP] <= max(reach, since):
             return self.excursion_onset()
         return Onset(onset, low, high)
 
 
-def _wander(levels: Floats) -> float:
-    """Robust spread of a level between neighbours, as the sigma of one of them."""
+def spread(values: Floats) -> float:
+    """Return the median absolute deviation, as the sigma of a normal law."""
+    return _CONSISTENT * float(np.median(np.abs(values - np.median(values))))
+
+
+def jitter(levels: Floats) -> float:
+    """Return the robust spread of a level between neighbours, as that of one of them."""
+    return spread(np.diff(levels)) / math.sqrt(2.0) if len(levels) > 2 else 0.0
+
+
+def wander(levels: Floats) -> float:
+    """Return how far levels stray from the best way down: the upper quartile of the distances.
+
+    The way down is the isotonic least-squares fit by pooling adjacent
+    violators (Barlow et al., Statistical Inference under Order Restrictions,
+    1972). A learning run strays little from it, whatever its pace; slow noise
+    such as AR(0.9) strays by its own spread, which differences between
+    neighbours do not show.
+    """
     if len(levels) < 3:
         return 0.0
-    steps = np.diff(levels)
-    return float(_CONSISTENT * np.median(np.abs(steps - np.median(steps))) / math.sqrt(2.0))
+    means: list[float] = []
+    sizes: list[int] = []
+    for level in levels.tolist():
+        means.append(level)
+        sizes.append(1)
+        while len(means) > 1 and means[-2] < means[-1]:
+            size = sizes[-2] + sizes[-1]
+            mean = (means[-2] * sizes[-2] + means[-1] * sizes[-1]) / size
+            means[-2:], sizes[-2:] = [mean], [size]
+    fitted = np.repeat(means, sizes)
+    return float(np.quantile(np.abs(levels - fitted), 0.75))
 
 
 def sureness(excess: float) -> float:

@@ -68,6 +68,10 @@ class TrailDetector(BaseDetector):
         """Return `verdict` in the light of the other series; None where it falls."""
         return verdict
 
+    def stands(self, key: SeriesKey, followed: Sequence[Followed], context: Context) -> bool:
+        """Return whether a finding on `key` that is over stands in the light of other series."""
+        return True
+
     def across(
         self,
         followed: Sequence[Followed],
@@ -206,13 +210,10 @@ class TrailDetector(BaseDetector):
             known = open_ids.get(places[key])
             verdict = self.judge(key, trail)
             if verdict is None:
-                settled = (
-                    None
-                    if known is None
-                    else self.settled(state.findings[known], trail.step(Field.LAST_STEP))
-                )
-                if known is not None and settled is not None:
-                    found[known] = settled
+                if known is not None:
+                    last = trail.step(Field.LAST_STEP)
+                    settled = self.settled(state.findings[known], last)
+                    found.update({} if settled is None else {known: settled})
                 continue
             weighed = self.weigh(key, verdict, followed, context)
             if weighed is None:
@@ -226,7 +227,13 @@ class TrailDetector(BaseDetector):
         for key, verdict in self.across(followed, context):
             finding = self._finding(key, verdict, f"{self.name}:{key}:across")
             found[finding.finding_id] = finding
-        return list(found.values())
+        by_name = {str(key): key for key in state.keys}
+        return [
+            one
+            for one in found.values()
+            if "recovered" not in one.evidence
+            or self.stands(by_name[one.evidence["series"]], followed, context)
+        ]
 
     def _silent(self, outcome: Outcome, reason: str) -> DetectionResult:
         return DetectionResult(

@@ -3,7 +3,7 @@
 # ruff: noqa: ARG002 - the hooks of `TrailDetector` have the same arguments everywhere
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -23,17 +23,19 @@ from ..core import (
 from ..kernels.trail import Field, settings
 from ._learning import RATE_SETTINGS, Followed, is_learning_rate, is_training_loss
 from ._loss_rules import DIVERGENCE
-from ._rise import rise_verdict
-from ._trail import Floats, Onset, Trail, Verdict
+from ._rise import bursts, rise_verdict, start_line
+from ._trail import Floats, Trail, Verdict, jitter, wander
 from ._trail_detector import TrailDetector
 
 __all__ = ["DivergentTrainingDetector"]
 
 _WINDOW = 32
 _SHORT = 16  # values that a verdict takes, however plain it is
-_HUGE = 10.0
+_HUGE = 10.0  # times what is asked for: plain
 _MOST = 0.8  # of the values since the onset stay above the middle
-_MEDIUM = 1.0 / 3.0  # of `rise`: lost progress that matters, but not for sure
+_FAINT = 1.0 / 3.0  # of `rise`: lost progress that matters, but not for sure,
+_LEARNT = 0.25  # where there was some, as a part of the best level
+_FEW = 5
 
 
 @detectors.register("divergent_training")
@@ -64,14 +66,18 @@ class DivergentTrainingDetector(TrailDetector):
     compares medians: the recent level must exceed the best of at most 24
     medians over the history (a remedian, Rousseeuw and Bassett, JASA 85, 1990)
     by the greatest of `lost_gain` of all progress, `rise` of the best level
-    (TheDeepChecker alarms at a whole one), and `noise_factor` times what
-    neighbouring medians differ by, so that slow noise such as AR(0.9) does not
-    count as a climb. Four of five values since must stay above half of that,
-    over at least `persistence` of the run. Where the loss never was below its
-    start, it must stand above the start by `start_rise` for as long. Bursts:
-    a fifth of the last quarter lies above the start by `start_rise`, and three
-    times as high over the best level as the values around that level do.
-    A third of `rise` is a medium finding; what recovers becomes one.
+    (TheDeepChecker alarms at a whole one), and `noise_factor` times the
+    distance at which the medians stray from their isotonic fit downwards, so
+    that slow noise such as AR(0.9) does not count as a climb. Four of five
+    values since must stay above half of that, over at least `persistence` of
+    the run. Where the loss never was below its
+    start, or for good above it, it must stand above the start by `start_rise`
+    and, since the start is one value that may have been a lucky one, by two
+    spreads of the last values (four where later ones went below the start);
+    with less than that a held-out loss above its own start must confirm it.
+    Bursts: three or more, and a fifth of the last quarter lies above the start
+    by `start_rise` and over the best level five times as high as in the calmest
+    stretch. A third of `rise` is a medium finding; what recovers becomes one.
 
     On 1,000 simulated healthy runs (AR(0.9) and t3 noise, decays, cycles,
     saw-teeth, warm-ups, outliers) no run ended with a high finding.
@@ -85,7 +91,7 @@ class DivergentTrainingDetector(TrailDetector):
     start_rise : float
         The same over the first loss, where no level was below it.
     noise_factor : float
-        Rise in units of the robust difference between neighbouring medians.
+        Rise in units of how far the medians stray from the best way down.
     sigmas : float
         Nomination of an excursion, in running standard deviations.
     persistence : float
@@ -99,7 +105,7 @@ class DivergentTrainingDetector(TrailDetector):
     ``rule`` (jump, climb, bursts, growth_then_non_finite), ``series``,
     ``start``, ``best``, ``last``, ``rise``, ``asked``, ``ratio`` (last over
     best), ``lost_gain`` (part of the progress that is lost), ``above_start``,
-    ``peak``, ``peak_step``, ``persistence_steps``, ``onset_step``,
+    ``held_out_rise``, ``peak``, ``peak_step``, ``persistence_steps``, ``onset_step``,
     ``onset_low``, ``onset_high``, ``noise``, ``recovered``,
     ``first_non_finite_step``, ``lr_at_onset``, ``lr_jump``,
     ``lr_is_constant``, ``lr_max``.
@@ -144,7 +150,7 @@ class DivergentTrainingDetector(TrailDetector):
             relative=0.1,
             early=5.0,
             rise_of_gain=0.5 * self.lost_gain,
-            rise_of_best=_MEDIUM * self.rise,
+            rise_of_best=_FAINT * self.rise,
         )
 
     def settings_for(self, key: SeriesKey) -> Floats | None:
@@ -161,6 +167,24 @@ class DivergentTrainingDetector(TrailDetector):
         """Judge a training loss by itself; held-out ones wait for `across`."""
         return None if key.held_out else self._judged(trail)
 
+    def weigh(
+        self, key: SeriesKey, verdict: Verdict, followed: Sequence[Followed], context: Context
+    ) -> Verdict | None:
+        """Ask held-out losses, which are means over a data set, where noise leaves a doubt."""
+        if verdict.severity is not Severity.MEDIUM or verdict.evidence["above_start"] <= 0:
+            return verdict
+        for other, trail in followed:
+            if (other.run, other.segment) != (key.run, key.segment) or not other.held_out:
+                continue
+            values = trail.entries[0]
+            if other.name != "loss" or len(values) < _FEW:
+                continue
+            first, late = trail[Field.FIRST], float(np.median(values[-(len(values) // 4) :]))
+            if late - first >= self.start_rise * abs(first):
+                facts = {**verdict.evidence, "held_out_rise": round(late - first, 6)}
+                return replace(verdict, severity=Severity.HIGH, evidence=facts)
+        return verdict
+
     def across(
         self,
         followed: Sequence[Followed],
@@ -176,11 +200,12 @@ class DivergentTrainingDetector(TrailDetector):
                     yield key, verdict
 
     def _judged(self, trail: Trail) -> Verdict | None:
-        for rule in (self._broken, self._jump, self._climb, self._bursts):
-            verdict = rule(trail)
-            if verdict is not None:
-                return verdict
-        return None
+        return (
+            self._broken(trail)
+            or self._jump(trail)
+            or self._climb(trail)
+            or bursts(trail, self.start_rise)
+        )
 
     def _asked(self, trail: Trail, before: int, part: float = 1.0) -> tuple[float, float]:
         """Return the best level of the first `before` groups, and the rise above it that is much.
@@ -194,10 +219,12 @@ class DivergentTrainingDetector(TrailDetector):
         first = trail[Field.FIRST]
         calm = groups.levels[:before]
         if not len(calm) or first < calm.min():
-            return first, self.start_rise * abs(first)
+            return start_line(trail, self.start_rise)
         best = float(calm.min())
         gain = min(first, trail.first_level) - best
-        noise = self.noise_factor * groups.wander + 3 * groups.noise
+        # Behind the best level there may be the climb itself, which is no noise.
+        stray = wander(calm[: int(np.argmin(calm)) + 1])
+        noise = self.noise_factor * max(stray, jitter(groups.levels)) + 3 * groups.noise
         return best, max(self.lost_gain * gain, part * self.rise * abs(best), noise)
 
     def _long(self, trail: Trail) -> float:
@@ -237,7 +264,18 @@ class DivergentTrainingDetector(TrailDetector):
             return None
         if np.mean(window > best + 0.5 * asked) < _MOST:
             return None
-        return rise_verdict(trail, best, now, asked, length, trail.excursion_onset(), "jump")
+        onset = trail.rise_onset(best, max(3 * groups.noise, 0.25 * asked))
+        return rise_verdict(trail, best, now, asked, length, onset, "jump")
+
+    def _lines(self, trail: Trail) -> Iterator[tuple[tuple[float, float], Severity, float]]:
+        """Yield levels with the rise asked over them, what it then is, and for how long."""
+        groups = len(trail.groups.levels)
+        yield self._asked(trail, groups), Severity.HIGH, self._long(trail)
+        yield start_line(trail, self.start_rise), Severity.HIGH, self._long(trail)
+        yield start_line(trail, self.start_rise, doubt=False), Severity.MEDIUM, 0.1 * trail.count
+        best, asked = self._asked(trail, groups, _FAINT)
+        if trail[Field.FIRST] - best >= _LEARNT * abs(best):
+            yield (best, asked), Severity.MEDIUM, 0.05 * trail.count
 
     def _climb(self, trail: Trail) -> Verdict | None:
         """Judge a level above the best one for long, however it came there."""
@@ -245,38 +283,17 @@ class DivergentTrainingDetector(TrailDetector):
         if len(groups.levels) < 3:
             return None
         now = min(float(groups.levels[-1]), trail.now)
-        for part, severity in ((1.0, Severity.HIGH), (_MEDIUM, Severity.MEDIUM)):
-            best, asked = self._asked(trail, len(groups.levels), part)
+        for (best, asked), severity, long in self._lines(trail):
             first = groups.trailing(best + 0.5 * asked)
             length = (len(groups.levels) - first) * groups.points
-            if now - best < asked or length < self._long(trail):
+            if now - best < asked or length < max(self.min_points, long):
                 continue
             values, steps, _ = trail.entries
             since = groups.steps[first]
             if np.mean(values[steps >= since] > best + 0.5 * asked) < _MOST:
                 continue
-            onset = trail.departure(since, best, 3 * groups.noise)
+            level = float(groups.levels[:first].min(initial=best))
+            onset = trail.departure(since, level, 3 * groups.noise)
             found = rise_verdict(trail, best, now, asked, length, onset, "climb")
             return replace(found, severity=severity)
         return None
-
-    def _bursts(self, trail: Trail) -> Verdict | None:
-        """Judge a loss that comes down again and again, but visits heights above its start."""
-        groups = trail.groups
-        if len(groups.levels) < 12:
-            return None
-        values, steps, width = trail.entries
-        first, at = trail[Field.FIRST], int(np.argmin(groups.levels))
-        best = float(groups.levels[at])
-        late = values[-(len(values) // 4) :]
-        high = float(np.quantile(late, 0.8))
-        ends = groups.steps[min(at + 2, len(groups.steps) - 1)]
-        near = values[(steps >= groups.steps[max(0, at - 1)]) & (steps < ends)]
-        usual = float(near.max(initial=best)) - best
-        line = max(first + self.start_rise * abs(first), best + 3 * usual)
-        if first <= best or high < line:
-            return None
-        since = int(np.argmax((steps > groups.steps[at]) & (values > line)))
-        onset = Onset(int(steps[since]), int(steps[max(0, since - 1)]), int(steps[since]))
-        length = len(late) * width
-        return rise_verdict(trail, best, high, line - best, length, onset, "bursts")

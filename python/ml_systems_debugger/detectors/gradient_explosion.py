@@ -26,6 +26,7 @@ from ._learning import (
     LOSS_SETTINGS,
     RATE_SETTINGS,
     Followed,
+    has_norm,
     is_learning_rate,
     is_training_loss,
     losses_of,
@@ -37,6 +38,7 @@ from ._trail_detector import TrailDetector
 __all__ = ["GradientExplosionDetector"]
 
 _NORMS = ("grad_norm", "gradient")
+_EARLY = math.log2(100.0)  # while fewer than 8 values are known, only a hundredfold change counts
 _SHORT = 16  # values that a verdict takes, however plain it is
 _WINDOW = 32
 _DEVIATION = 1.2533  # sigma of a normal law over its mean absolute deviation
@@ -137,7 +139,7 @@ class GradientExplosionDetector(TrailDetector):
             logarithm=True,
             sigmas=self.sigmas,
             floor=math.log(2.0),
-            early=3.0,
+            early=_EARLY,
             rise=math.log(self.ratio),
         )
 
@@ -165,6 +167,8 @@ class GradientExplosionDetector(TrailDetector):
         context: Context,
     ) -> Verdict | None:
         """Ask the loss whether it suffers."""
+        if has_norm(key, followed):
+            return None
         losses = losses_of(key, followed, self.min_points)
         if verdict.severity is Severity.CRITICAL or not losses:
             return verdict
@@ -179,6 +183,10 @@ class GradientExplosionDetector(TrailDetector):
             message=f"{verdict.message} (the loss does not suffer)",
             evidence=facts,
         )
+
+    def stands(self, key: SeriesKey, followed: Sequence[Followed], context: Context) -> bool:
+        """Arrays whose norm is given are judged by that."""
+        return not has_norm(key, followed)
 
     def _broken(self, trail: Trail) -> Verdict | None:
         """Judge growth that ends in a non-finite norm, after which nothing finite came."""

@@ -22,13 +22,14 @@ from ..core import (
 )
 from ..kernels.trail import Field, settings
 from ._gradient_rules import VANISHING
-from ._learning import LOSS_SETTINGS, Followed, is_training_loss, losses_of, progress
+from ._learning import LOSS_SETTINGS, Followed, has_norm, is_training_loss, losses_of, progress
 from ._trail import Floats, Onset, Trail, Verdict, evidence, sureness
 from ._trail_detector import TrailDetector
 
 __all__ = ["GradientVanishingDetector"]
 
 _NORMS = ("grad_norm", "gradient")
+_EARLY = math.log2(100.0)  # while fewer than 8 values are known, only a hundredfold change counts
 _LAYERS = 3  # fewer have no usual norm
 
 
@@ -115,7 +116,7 @@ class GradientVanishingDetector(TrailDetector):
             logarithm=True,
             sign=-1,
             floor=math.log(2.0),
-            early=3.0,
+            early=_EARLY,
             rise=-0.7 * math.log(self.ratio),
         )
 
@@ -179,6 +180,8 @@ class GradientVanishingDetector(TrailDetector):
         context: Context,
     ) -> Verdict | None:
         """Ask the loss whether this is convergence."""
+        if has_norm(key, followed):
+            return None
         losses = losses_of(key, followed, self.min_points)
         if not losses:
             certain = verdict.evidence.get("zeros", 0) >= self.min_points
@@ -195,6 +198,11 @@ class GradientVanishingDetector(TrailDetector):
             message=f"{verdict.message}; the loss has lost {max(learnt, 0.0):.0%} of its start",
             evidence={**verdict.evidence, "loss_progress": round(learnt, 6)},
         )
+
+    def stands(self, key: SeriesKey, followed: Sequence[Followed], context: Context) -> bool:
+        """Small gradients that came and went in a run that learnt are nothing."""
+        losses = losses_of(key, followed, self.min_points)
+        return not has_norm(key, followed) and all(progress(x) < self.learnt for x in losses)
 
     def across(
         self, followed: Sequence[Followed], context: Context

@@ -174,7 +174,7 @@ class LossPlateauDetector(TrailDetector):
         at_start = now <= self.chance_factor * start + slack and gain <= 0.1
         if not (at_start or (constant and gain <= 0.25)):
             return None
-        line = max(now, start) + max(0.02, 5 * noise)
+        line = max(now, start) + max(0.05 * (1.0 - start), 5 * noise)
         above = np.flatnonzero(values > line)
         first = int(above[-1]) + 1 if len(above) else 0
         if (len(values) - first) * width < self.min_points:
