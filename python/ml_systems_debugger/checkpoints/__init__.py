@@ -1,0 +1,36 @@
+"""Checkpoints: what is in them, whether it is sound, what changed; their code is never run."""
+
+from . import (  # noqa: F401 - each registers its format
+    deepspeed,
+    distributed,
+    folder,
+    gguf,
+    npy,
+    safetensors,
+    torch_zip,
+)
+from .contract import CheckpointFormat, Layout, Options, TensorInfo, formats
+from .finding import CODES, CheckpointFinding
+from .opening import find_format
+from .report import CheckpointReport, CheckpointStatus, FileRecord
+from .scanning import inspect, scan
+from .table import STATISTICS, TensorRecord, TensorTable
+
+__all__ = [
+    "CODES",
+    "STATISTICS",
+    "CheckpointFinding",
+    "CheckpointFormat",
+    "CheckpointReport",
+    "CheckpointStatus",
+    "FileRecord",
+    "Layout",
+    "Options",
+    "TensorInfo",
+    "TensorRecord",
+    "TensorTable",
+    "find_format",
+    "formats",
+    "inspect",
+    "scan",
+]

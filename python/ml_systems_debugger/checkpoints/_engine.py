@@ -1,0 +1,292 @@
+"""Reads the planned ranges with several threads and measures them while others are read."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core import MLSystemsDebuggerError
+from ..kernels import ROW_DTYPE, SPAN_DTYPE, measure_spans
+from ._dead import MIN_LINES, UnitZeros, unit_zeros
+from ._names import shown
+from ._plan import KERNEL_CODES, Group, Plan, Unit, dtype_of
+from ._scales import scale_values
+from ._source import ChangedError, Folder
+from .dtypes import Dtype
+
+__all__ = ["Measured", "default_workers", "run_plan"]
+
+_MAX_WORKERS = 16
+
+
+def default_workers() -> int:
+    """Return how many threads to read with: some wait for the disk while others measure."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(2 * (usable or 1), _MAX_WORKERS)
+
+
+@dataclass(slots=True)
+class Measured:
+    """Partials of every unit; `done` says which ones were read.
+
+    Attributes
+    ----------
+    rows : structured array [rows] of ROW_DTYPE
+    done : bool array [rows]
+    saturated : int64 array [rows]
+        Values at the limit of a narrow type.
+    zeros : dict
+        By tensor, then number of the unit: see `UnitZeros`.
+    errors : list of str
+        What could not be read.
+    changed : bool
+        A file was not what it was.
+    bytes_read : dict
+        By file.
+    """
+
+    rows: npt.NDArray[np.void]
+    done: npt.NDArray[np.bool_]
+    saturated: npt.NDArray[np.int64]
+    zeros: dict[int, dict[int, UnitZeros]] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    changed: bool = False
+    interrupted: bool = False
+    bytes_read: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, rows: int) -> Measured:
+        """Return room for so many units, none of them read."""
+        return cls(np.zeros(rows, ROW_DTYPE), np.zeros(rows, np.bool_), np.zeros(rows, np.int64))
+
+
+def run_plan(
+    plan: Plan,
+    folder: Folder,
+    workers: int,
+    progress: Callable[[int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Measured:
+    """Do the work of `plan`.
+
+    Parameters
+    ----------
+    plan : Plan
+    folder : Folder
+        Opens the files.
+    workers : int
+        Threads; each has one buffer of the largest unit.
+    progress : callable, optional
+        Told the bytes of each item when it is done, from any thread.
+    stop : threading.Event, optional
+        Ends the work early when set; so does an interrupt in the calling thread.
+    """
+    measured = Measured.empty(int(plan.first_row[-1]))
+    run = _Run(plan, folder, measured, progress, stop or threading.Event())
+    threads = [
+        threading.Thread(target=run.work, name=f"mlsd-scan-{n}", daemon=True)
+        for n in range(max(1, min(workers, len(plan.work))))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():  # a join without end would not see an interrupt
+                thread.join(0.2)
+    except KeyboardInterrupt:
+        run.stop.set()
+        for thread in threads:
+            thread.join(1.0)
+        measured.interrupted = True
+    if run.failure is not None:
+        raise run.failure
+    measured.interrupted = measured.interrupted or run.stop.is_set()
+    return measured
+
+
+class _Run:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Folder,
+        measured: Measured,
+        progress: Callable[[int], None] | None,
+        stop: threading.Event,
+    ) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.measured = measured
+        self.progress = progress
+        self.stop = stop
+        self.failure: BaseException | None = None
+        self.lock = threading.Lock()
+        self.waiting = iter(plan.work)
+        self.broken: set[str] = set()
+
+    def work(self) -> None:
+        buffer = bytearray()
+        try:
+            while not self.stop.is_set():
+                with self.lock:
+                    item = next(self.waiting, None)
+                if item is None:
+                    return
+                steps = item if isinstance(item, list) else [item]
+                need = max(s.nbytes for s in steps)
+                if need > len(buffer):
+                    buffer = bytearray(need)
+                for step in steps:
+                    if self.stop.is_set() or not self.attempt(step, buffer):
+                        break
+        except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
+            self.failure = error
+            self.stop.set()
+        finally:
+            self.folder.release()
+
+    def attempt(self, step: Unit | Group, buffer: bytearray) -> bool:
+        """Do one step; False where its bytes cannot be read."""
+        file = step.file if isinstance(step, Group) else self.plan.tensors[step.tensor].file
+        if file in self.broken:
+            return False
+        try:
+            if isinstance(step, Group):
+                self.group(step, buffer)
+            else:
+                self.unit(step, buffer)
+        except (MLSystemsDebuggerError, OSError) as error:
+            with self.lock:
+                if file not in self.broken:
+                    text = str(error)
+                    if isinstance(error, OSError):
+                        text = f"{shown(file)}: {error.strerror or error}"
+                    self.measured.errors.append(text)
+                self.measured.changed |= isinstance(error, ChangedError)
+                self.broken.add(file)
+            return False
+        with self.lock:
+            read = self.measured.bytes_read
+            read[file] = read.get(file, 0) + step.nbytes
+        if self.progress is not None:
+            self.progress(step.nbytes)
+        return True
+
+    def group(self, step: Group, buffer: bytearray) -> None:
+        view = memoryview(buffer)[: step.nbytes]
+        with self.folder.lent(step.file) as source:
+            source.read_into(step.offset, view)
+        rows = np.zeros(len(step.rows), ROW_DTYPE)
+        measure_spans(view, step.spans, rows)
+        self.measured.rows[step.rows] = rows
+        raw = np.frombuffer(view, np.uint8)
+        for at in np.flatnonzero(rows["zero"] >= MIN_LINES):
+            span = step.spans[at]
+            begin, index = int(span["offset"]), int(step.tensors[at])
+            part = raw[begin : begin + self.plan.tensors[index].nbytes]
+            self.lines(index, 0, 0, part, rows[at])
+        for at in np.flatnonzero((rows["max"] >= 240) | (rows["min"] <= -240)):
+            begin, index = int(step.spans[at]["offset"]), int(step.tensors[at])
+            part = raw[begin : begin + self.plan.tensors[index].nbytes]
+            self.narrow(int(step.rows[at]), dtype_of(self.plan.tensors[index]), part, rows[at])
+        self.measured.done[step.rows] = True
+
+    def unit(self, step: Unit, buffer: bytearray) -> None:
+        info = self.plan.tensors[step.tensor]
+        dtype = dtype_of(info)
+        view = memoryview(buffer)[: step.nbytes]
+        if info.layout is not None:
+            info.layout.read(self.folder, step.start, view)
+        else:
+            with self.folder.lent(info.file) as source:
+                source.read_into(info.offset + step.start, view)
+        rows = self.measured.rows[step.row : step.row + 1]
+        raw = np.frombuffer(view, np.uint8)
+        if dtype.quantised:
+            _measure_scales(raw, dtype, step.start, rows)
+        else:
+            item = dtype.bits // 8 // dtype.lanes if dtype.kernel else 1
+            count = step.nbytes // item
+            for begin in range(0, count, _LIMIT):  # only opaque bytes take more than one span
+                _measure_part(view, dtype, begin, min(_LIMIT, count - begin), step.start, rows)
+        if dtype.kernel and dtype.lanes == 1 and not dtype.quantised:
+            number = step.row - int(self.plan.first_row[step.tensor])
+            if rows[0]["zero"]:
+                start = step.start // (dtype.bits // 8)
+                self.lines(step.tensor, number, start, raw, rows[0])
+            self.narrow(step.row, dtype, raw, rows[0])
+        self.measured.done[step.row] = True
+
+    def lines(
+        self, index: int, number: int, start: int, raw: npt.NDArray[np.uint8], row: Any
+    ) -> None:
+        """Look for zero rows and columns where there are zeros enough."""
+        info = self.plan.tensors[index]
+        dtype = dtype_of(info)
+        if not dtype.floating or dtype.lanes != 1 or len(info.shape) < 2:
+            return
+        rows, columns = info.shape[0], prod(info.shape[1:])
+        whole = int(row["count"]) == rows * columns
+        if min(rows, columns) < MIN_LINES or (whole and row["zero"] == row["count"]):
+            return
+        if whole and row["zero"] < min(rows, columns):
+            return
+        found = unit_zeros(raw, dtype.bits // 8, start, rows, columns, int(row["zero"]))
+        if found is not None:
+            with self.lock:
+                self.measured.zeros.setdefault(index, {})[number] = found
+
+    def narrow(self, row: int, dtype: Dtype, raw: npt.NDArray[np.uint8], stats: Any) -> None:
+        """Count values at the limit of a narrow type where there is one."""
+        limit = dtype.maximum
+        if limit is None or (stats["max"] < limit and stats["min"] > -limit):
+            return
+        bits = raw.view(np.uint16 if dtype.bits == 16 else np.uint8)
+        magnitude = bits & bits.dtype.type((1 << (dtype.bits - 1)) - 1)
+        self.measured.saturated[row] = np.count_nonzero(magnitude == _LARGEST[dtype.name])
+
+
+_LIMIT = 1 << 20
+_LARGEST = {"float16": 0x7BFF, "float8_e4m3fn": 0x7E, "float8_e5m2": 0x7B,
+            "float8_e4m3fnuz": 0x7F, "float8_e5m2fnuz": 0x7F}  # fmt: skip
+
+
+def _measure_part(
+    view: memoryview, dtype: Dtype, begin: int, count: int, start: int, rows: npt.NDArray[np.void]
+) -> None:
+    """Measure one span of at most 1 Mi values; later spans only add their digest."""
+    item = dtype.bits // 8 // dtype.lanes if dtype.kernel else 1
+    span = np.zeros(1, SPAN_DTYPE)
+    span[0] = (begin * item, count, start + begin * item, KERNEL_CODES[dtype.kernel or "uint8"])
+    if begin == 0:
+        measure_spans(view, span, rows)
+        return
+    more = np.zeros(1, ROW_DTYPE)
+    measure_spans(view, span, more)
+    rows["digest"] += more["digest"]
+    rows["count"] += more["count"]
+
+
+def _measure_scales(
+    raw: npt.NDArray[np.uint8], dtype: Dtype, start: int, rows: npt.NDArray[np.void]
+) -> None:
+    """Measure the scales of quantised blocks, and digest all their bytes."""
+    digest = np.uint64(0)
+    for begin in range(0, len(raw), _LIMIT):
+        span, one = np.zeros(1, SPAN_DTYPE), np.zeros(1, ROW_DTYPE)
+        count = min(_LIMIT, len(raw) - begin)
+        span[0] = (begin, count, start + begin, KERNEL_CODES["uint8"])
+        measure_spans(raw, span, one)
+        with np.errstate(over="ignore"):
+            digest += one[0]["digest"]
+    values, kernel, item = scale_values(raw, dtype)
+    span = np.zeros(1, SPAN_DTYPE)
+    span[0] = (0, len(values) // item, 0, KERNEL_CODES[kernel])
+    measure_spans(values, span, rows)
+    rows["digest"] = digest

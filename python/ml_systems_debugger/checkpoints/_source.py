@@ -1,0 +1,197 @@
+"""Files of a checkpoint: opened inside one folder, read in place, watched for change."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Container, Iterator
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import NoReturn
+
+from ..core import SchemaError
+from ._names import shown
+
+__all__ = ["ChangedError", "Folder", "Source"]
+
+
+class ChangedError(SchemaError):
+    """A file was cut, grew or was replaced while it was being read."""
+
+
+class Source:
+    """One open file of known size.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        For messages.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.name = shown(name)
+        # O_NONBLOCK: a named pipe in a folder must not block the scan; fstat then refuses it.
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        state = os.fstat(self._fd)
+        if not stat.S_ISREG(state.st_mode):
+            os.close(self._fd)
+            raise SchemaError("not a regular file", source=self.name)
+        self.size = state.st_size
+        self.identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+
+    def read(self, offset: int, count: int, what: str) -> bytes:
+        """Return exactly `count` bytes from `offset`; `what` is named where the file ends before.
+
+        Raises
+        ------
+        SchemaError
+            Where they do not lie inside the file.
+        """
+        if offset < 0 or count < 0 or offset + count > self.size:
+            raise SchemaError(
+                f"{what} does not lie inside the file of {self.size} bytes",
+                source=self.name, offset=offset, value=count,
+            )  # fmt: skip
+        out = bytearray(count)
+        self.read_into(offset, memoryview(out))
+        return bytes(out)
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """Fill `out` from `offset`.
+
+        Raises
+        ------
+        ChangedError
+            Where the file ends before, though its size once said otherwise.
+        """
+        done = 0
+        while done < len(out):
+            got = os.preadv(self._fd, [out[done:]], offset + done)
+            if got == 0:
+                self._changed(offset + done)
+            done += got
+
+    def _changed(self, offset: int) -> NoReturn:
+        raise ChangedError(
+            f"ends here now; it was {self.size} bytes long when it was opened, so it was "
+            f"changed while it was read",
+            source=self.name, offset=offset,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Folder:
+    """The folder that a checkpoint's files must lie in.
+
+    Parameters
+    ----------
+    root : Path
+    follow_links : bool
+        Let links lead out of it.
+    trusted : container of str
+        Names that the user gave, which may be links.
+    """
+
+    def __init__(
+        self, root: Path, *, follow_links: bool = False, trusted: Container[str] = ()
+    ) -> None:
+        self.root = root
+        self.follow_links = follow_links
+        self.trusted = trusted
+        self._identities: dict[str, tuple[int, int, int, int]] = {}
+        self._local = threading.local()
+
+    def path(self, name: str, said_by: str = "") -> Path:
+        """Return the path of a file inside the folder.
+
+        Raises
+        ------
+        SchemaError
+            For an absolute path, ``..``, a NUL, or a link that leads out.
+        """
+        pure = PurePosixPath(name)
+        if not name or "\0" in name or "\\" in name or pure.is_absolute() or ".." in pure.parts:
+            raise SchemaError(
+                "a path that is not plainly inside the checkpoint's folder",
+                source=said_by or None, value=shown(name),
+            )  # fmt: skip
+        path = self.root / name
+        if not self.follow_links and name not in self.trusted:
+            real, base = os.path.realpath(path), os.path.realpath(self.root)
+            if os.path.commonpath([real, base]) != base:
+                raise SchemaError(
+                    "a link that leads out of the checkpoint's folder; follow_links allows it",
+                    source=said_by or None, value=shown(name),
+                )  # fmt: skip
+        return path
+
+    def exists(self, name: str, said_by: str = "") -> bool:
+        """Return whether that file is there."""
+        return self.path(name, said_by).is_file()
+
+    def open(self, name: str, said_by: str = "") -> Source:
+        """Open a file.
+
+        Raises
+        ------
+        ChangedError
+            Where it is not what it was when it was first opened.
+        """
+        source = Source(self.path(name, said_by), name)
+        known = self._identities.setdefault(name, source.identity)
+        if known != source.identity:
+            source.close()
+            raise ChangedError("was changed or replaced while it was read", source=source.name)
+        return source
+
+    @contextlib.contextmanager
+    def lent(self, name: str) -> Iterator[Source]:
+        """Lend this thread's open file of that name: it stays open until another is asked for."""
+        held: tuple[str, Source] | None = getattr(self._local, "held", None)
+        if held is None or held[0] != name:
+            if held is not None:
+                held[1].close()
+                self._local.held = None
+            held = (name, self.open(name))
+            self._local.held = held
+        yield held[1]
+
+    def release(self) -> None:
+        """Close what this thread holds open."""
+        held = getattr(self._local, "held", None)
+        if held is not None:
+            held[1].close()
+            self._local.held = None
+
+    def check_unchanged(self) -> list[str]:
+        """Return one sentence for each file that is not what it was."""
+        changed = []
+        for name in self._identities:
+            try:
+                self.open(name).close()
+            except FileNotFoundError:  # noqa: PERF203 - every file is looked at
+                changed.append(f"{shown(name)}: was removed while it was read")
+            except ChangedError as error:
+                changed.append(str(error))
+        return changed
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size of every file that was opened."""
+        return {name: identity[2] for name, identity in self._identities.items()}

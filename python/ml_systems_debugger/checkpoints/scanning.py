@@ -1,0 +1,168 @@
+"""`scan`: every value of a checkpoint looked at, its code never run."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core import ConfigurationError, check_count
+from ._engine import Measured, default_workers, run_plan
+from ._judge import judge
+from ._names import shown
+from ._plan import Plan, make_plan
+from .contract import CheckpointFormat, Options, TensorInfo
+from .opening import open_checkpoint, read_tensors, selected
+from .report import CheckpointReport, FileRecord
+from .table import TensorRecord, TensorTable
+
+__all__ = ["inspect", "scan"]
+
+
+def scan(
+    path: str | os.PathLike[str],
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    workers: int | None = None,
+    options: Options | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> CheckpointReport:
+    """Look at every value of a checkpoint, at the speed of the disk.
+
+    Parameters
+    ----------
+    path : path
+        A file or a folder; its format is found by content.
+    include, exclude : sequence of str
+        Glob patterns of tensor names to look at, and to leave out.
+    workers : int, optional
+        Threads that read and measure; by default two for each usable core.
+    options : Options, optional
+        What is not done unless it is asked for.
+    progress : callable, optional
+        Told bytes done and bytes in all, from any thread.
+    stop : threading.Event, optional
+        Ends the scan early when set; the report is then incomplete.
+
+    Returns
+    -------
+    CheckpointReport
+
+    Raises
+    ------
+    UnsupportedFormatError, SchemaError
+        Where nothing of it can be read: unknown, or broken from the start.
+    OSError
+        Where it is missing or may not be read.
+    """
+    if workers is not None:
+        check_count(1, workers=workers)
+    began = time.perf_counter()
+    reader = open_checkpoint(Path(path), options)
+    every = read_tensors(reader)
+    tensors = _chosen(every, include, exclude)
+    plan = make_plan(tensors)
+    measured = measure(plan, reader, workers, progress, stop)
+    seconds = time.perf_counter() - began
+    return conclude(str(path), reader, plan, measured, len(every) - len(tensors), seconds)
+
+
+def _chosen(
+    tensors: list[TensorInfo], include: Sequence[str], exclude: Sequence[str]
+) -> list[TensorInfo]:
+    for what, patterns in (("include", include), ("exclude", exclude)):
+        if isinstance(patterns, str):
+            raise ConfigurationError(f"{what} is a sequence of patterns, got {patterns!r}")
+    if not include and not exclude:
+        return tensors
+    return [i for i in tensors if selected(i.name, tuple(include), tuple(exclude))]
+
+
+def measure(
+    plan: Plan,
+    reader: CheckpointFormat,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+    stop: threading.Event | None,
+) -> Measured:
+    """Do the plan's work."""
+    told: Callable[[int], None] | None = None
+    if progress is not None:
+        report, lock, done = progress, threading.Lock(), 0
+
+        def told(count: int) -> None:
+            nonlocal done
+            with lock:
+                done += count
+                report(done, plan.total_bytes)
+
+    return run_plan(plan, reader.folder, workers or default_workers(), told, stop)
+
+
+def conclude(
+    path: str,
+    reader: CheckpointFormat,
+    plan: Plan,
+    measured: Measured,
+    left_out: int,
+    seconds: float,
+) -> CheckpointReport:
+    """Combine, judge, and look at the files once more."""
+    table = TensorTable.of(plan, measured)
+    unread = [*reader.unread, *measured.errors]
+    changed = reader.folder.check_unchanged()
+    unread.extend(sentence for sentence in changed if sentence not in unread)
+    lacking = int((~table.columns["scanned"]).sum())
+    if measured.interrupted:
+        unread.append(f"interrupted: {lacking} of {len(table)} tensors were not read to their end")
+    metadata: dict[str, Any] = {
+        **reader.metadata, "format": reader.name, "tensors": len(table),
+        "values": int(table.columns["size"].sum()), "seconds": round(seconds, 3),
+        "interrupted": measured.interrupted, "changed": bool(changed) or measured.changed,
+    }  # fmt: skip
+    if left_out:
+        metadata["left_out"] = left_out
+    findings = [*reader.findings, *judge(plan, measured, table)]
+    return CheckpointReport(path, _files(reader, measured), table, findings, unread, metadata)
+
+
+def _files(reader: CheckpointFormat, measured: Measured | None) -> tuple[FileRecord, ...]:
+    read = {} if measured is None else measured.bytes_read
+    return tuple(
+        FileRecord(name, reader.name, size, read.get(name, 0))
+        for name, size in sorted(reader.folder.sizes().items())
+    )
+
+
+def inspect(
+    path: str | os.PathLike[str],
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    options: Options | None = None,
+) -> CheckpointReport:
+    """Return names, types, shapes and sizes without reading the data.
+
+    Parameters
+    ----------
+    path, include, exclude, options
+        As for `scan`.
+
+    Returns
+    -------
+    CheckpointReport
+        With the findings of the structure alone; statistics are None.
+    """
+    reader = open_checkpoint(Path(path), options)
+    tensors = _chosen(read_tensors(reader), include, exclude)
+    records = [TensorRecord(i.name, i.dtype, i.shape, i.file, i.nbytes) for i in tensors]
+    metadata = {**reader.metadata, "format": reader.name, "tensors": len(records)}
+    return CheckpointReport(
+        shown(str(path), 4096), _files(reader, None), records, reader.findings, reader.unread,
+        metadata,
+    )  # fmt: skip
