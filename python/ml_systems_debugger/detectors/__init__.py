@@ -1,5 +1,6 @@
 """The detectors: one failure mode per module, each a fold over the history of a run."""
 
+from .distributed_desync import DistributedDesyncDetector
 from .divergent_training import DivergentTrainingDetector
 from .gradient_explosion import GradientExplosionDetector
 from .gradient_vanishing import GradientVanishingDetector
@@ -8,6 +9,7 @@ from .loss_plateau import LossPlateauDetector
 from .nan_detection import NaNDetectionDetector
 
 __all__ = [
+    "DistributedDesyncDetector",
     "DivergentTrainingDetector",
     "GradientExplosionDetector",
     "GradientVanishingDetector",
