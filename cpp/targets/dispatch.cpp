@@ -2,15 +2,17 @@
 #include <cstring>
 
 #include "mlsd/arrays.hpp"
+#include "mlsd/distributions.hpp"
 #include "mlsd/folds.hpp"
 #include "mlsd/targets.hpp"
 
 namespace mlsd {
 
-#define MLSD_DECLARE_TARGET(ns)            \
-  namespace ns {                           \
-  extern const ArrayKernels array_kernels; \
-  extern const FoldKernels fold_kernels;   \
+#define MLSD_DECLARE_TARGET(ns)                          \
+  namespace ns {                                         \
+  extern const ArrayKernels array_kernels;               \
+  extern const FoldKernels fold_kernels;                 \
+  extern const DistributionKernels distribution_kernels; \
   }
 MLSD_DECLARE_TARGET(baseline)
 #if defined(__x86_64__)
@@ -46,10 +48,12 @@ struct Entry {
 };
 
 const Entry entries[] = {
-    {{"baseline", &baseline::array_kernels, &baseline::fold_kernels}, always},
+    {{"baseline", &baseline::array_kernels, &baseline::fold_kernels,
+      &baseline::distribution_kernels},
+     always},
 #if defined(__x86_64__)
-    {{"v3", &v3::array_kernels, &v3::fold_kernels}, has_v3},
-    {{"v4", &v4::array_kernels, &v4::fold_kernels}, has_v4},
+    {{"v3", &v3::array_kernels, &v3::fold_kernels, &v3::distribution_kernels}, has_v3},
+    {{"v4", &v4::array_kernels, &v4::fold_kernels, &v4::distribution_kernels}, has_v4},
 #endif
 };
 constexpr std::size_t kCount = sizeof entries / sizeof entries[0];

@@ -8,11 +8,13 @@ namespace mlsd {
 
 struct ArrayKernels;
 struct FoldKernels;
+struct DistributionKernels;
 
 struct Target {
   const char *name;
   const ArrayKernels *arrays;
   const FoldKernels *folds;
+  const DistributionKernels *distributions;
 };
 
 // All compiled targets, narrowest first.
