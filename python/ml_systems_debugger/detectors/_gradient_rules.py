@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from ..core import AttributionRule, Condition, FailureMode, RootCause
 from ._rule_parts import (
+    AFRESH,
     CLIP,
     CLIPPED,
     FIRST_STEPS,
+    LATER,
     LR_CONSTANT,
     LR_JUMPED,
     NOT_CLIPPED,
@@ -26,11 +28,11 @@ EXPLOSION = (
         mode=FailureMode.EXPLODING_GRADIENTS,
         cause=RootCause.LEARNING_RATE_TOO_HIGH,
         strength=0.45,
-        hypothesis="The learning rate is too high: the norm of {series} left its level of "
-        "{baseline} at step {onset_step} and reached {ratio} times as much.",
+        hypothesis="The learning rate is too high: {series} left its level of {baseline} at step "
+        "{onset_step} and reached {ratio} times as much.",
+        when=(LATER,),
         raises=(
             (LR_JUMPED, 0.5),
-            (FIRST_STEPS, 0.25),
             (Condition("loss_suffers", "==", True, "the loss rises with it"), 0.2),
             (Condition("mode.divergent_training", "present", says="the loss diverges"), 0.2),
         ),
@@ -40,6 +42,22 @@ EXPLOSION = (
         ),
         remediation=(RESTART, CLIP),
         source="Goodfellow, Bengio, Courville, Deep Learning, 2016, section 8.2.4",
+    ),
+    AttributionRule(
+        code="EXP007",
+        mode=FailureMode.EXPLODING_GRADIENTS,
+        cause=RootCause.LEARNING_RATE_TOO_HIGH,
+        strength=0.6,
+        hypothesis="The learning rate is too high from the first steps on: {series} rose {ratio} "
+        "times at step {onset_step}.",
+        when=(FIRST_STEPS,),
+        raises=(
+            (Condition("loss_suffers", "==", True, "the loss rises with it"), 0.2),
+            (Condition("mode.divergent_training", "present", says="the loss diverges"), 0.2),
+        ),
+        lowers=((RECOVERED, 0.5),),
+        remediation=(AFRESH, CLIP),
+        source="Goodfellow, Bengio, Courville, Deep Learning, 2016, section 11.4.1",
     ),
     AttributionRule(
         code="EXP002",
@@ -95,7 +113,7 @@ EXPLOSION = (
         hypothesis="One or a few batches around step {onset_step} hold values out of range: "
         "the norm rose to {ratio} times its level in one step while the learning rate "
         "({lr_at_onset}) did not change.",
-        when=(LR_CONSTANT, Condition("onset_step", ">", 10)),
+        when=(LR_CONSTANT, LATER),
         raises=((RECOVERED, 0.3),),
         remediation=(
             (

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from ..core import AttributionRule, Condition, FailureMode, RootCause
 from ._rule_parts import (
+    AFRESH,
     CLIPPED,
     FIRST_STEPS,
+    LATER,
     LR_CONSTANT,
     LR_JUMPED,
     NOT_CLIPPED,
@@ -24,12 +26,12 @@ DIVERGENCE = (
         code="DIV001",
         mode=FailureMode.DIVERGENT_TRAINING,
         cause=RootCause.LEARNING_RATE_TOO_HIGH,
-        strength=0.55,
+        strength=0.5,
         hypothesis="The learning rate is too high: {series} left its best level of {best} at "
         "step {onset_step} and stands at {last}.",
+        when=(LATER,),
         raises=(
             (LR_JUMPED, 0.4),
-            (FIRST_STEPS, 0.4),
             (Condition("above_start", ">", 0, "the loss is higher than at the start"), 0.15),
             (Condition("lead.exploding_gradients", ">=", 0, "gradients exploded first"), 0.2),
         ),
@@ -38,13 +40,29 @@ DIVERGENCE = (
         source="Cohen et al., Gradient descent at the edge of stability, ICLR 2021",
     ),
     AttributionRule(
+        code="DIV006",
+        mode=FailureMode.DIVERGENT_TRAINING,
+        cause=RootCause.LEARNING_RATE_TOO_HIGH,
+        strength=0.75,
+        hypothesis="The learning rate is too high from the first steps on: {series} began at "
+        "{start}, reached {peak} at step {peak_step} and stands at {last}.",
+        when=(FIRST_STEPS,),
+        raises=(
+            (Condition("above_start", ">", 0, "the loss is higher than at the start"), 0.2),
+            (Condition("lead.exploding_gradients", ">=", 0, "gradients exploded first"), 0.2),
+        ),
+        lowers=((RECOVERED, 0.6),),
+        remediation=(AFRESH,),
+        source="Goodfellow, Bengio, Courville, Deep Learning, 2016, section 11.4.1",
+    ),
+    AttributionRule(
         code="DIV002",
         mode=FailureMode.DIVERGENT_TRAINING,
         cause=RootCause.LEARNING_RATE_SCHEDULE_FAULT,
         strength=0.7,
         hypothesis="The schedule raised the learning rate by a factor of {lr_jump} to "
         "{lr_at_onset}, and the loss left its path at step {onset_step}.",
-        when=(LR_JUMPED, Condition("onset_step", ">", 10)),
+        when=(LR_JUMPED, LATER),
         remediation=(
             (
                 "Print the schedule from step {onset_low} to {onset_step} and compare it with what "
@@ -60,7 +78,7 @@ DIVERGENCE = (
         strength=0.15,
         hypothesis="Data around step {onset_step} is bad: the loss rose from {best} to a peak of "
         "{peak} while the learning rate ({lr_at_onset}) stayed the same.",
-        when=(LR_CONSTANT, Condition("onset_step", ">", 10), Condition("rule", "==", "jump")),
+        when=(LR_CONSTANT, LATER, Condition("rule", "==", "jump")),
         raises=((RECOVERED, 0.4),),
         remediation=(
             (
@@ -98,7 +116,7 @@ DIVERGENCE = (
         strength=0.15,
         hypothesis="The data changed at about step {onset_step}: the loss climbed from {best} to "
         "{last} and stayed, with a learning rate ({lr_at_onset}) that did not change.",
-        when=(LR_CONSTANT, Condition("onset_step", ">", 10)),
+        when=(LR_CONSTANT, LATER),
         lowers=(
             (Condition("above_start", ">", 0, "the loss is higher than at the start"), 0.3),
             (Condition("mode.exploding_gradients", "present", says="gradients exploded"), 0.3),

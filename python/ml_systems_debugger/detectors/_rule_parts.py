@@ -9,6 +9,7 @@ LR_JUMPED = Condition(
 )
 LR_CONSTANT = Condition("lr_is_constant", "==", True, "the learning rate did not change")
 FIRST_STEPS = Condition("onset_step", "<=", 10, "it began within the first ten steps")
+LATER = Condition("onset_step", ">", 10, "it began after a good start")
 RECOVERED = Condition("recovered", "==", True, "it recovered by itself")
 CLIPPED = Condition("context.gradient_clipping", "present", says="gradients are clipped")
 NOT_CLIPPED = Condition("context.gradient_clipping", "absent", says="no clipping is configured")
@@ -16,6 +17,10 @@ NOT_CLIPPED = Condition("context.gradient_clipping", "absent", says="no clipping
 RESTART = (
     "Restart from a checkpoint before step {onset_low} with the learning rate at a third of "
     "what it was at step {onset_step}, and a warm-up over the first few hundred steps."
+)
+AFRESH = (
+    "Start afresh with a tenth of the learning rate and a linear warm-up over the first few "
+    "hundred steps; nothing in these weights is worth keeping."
 )
 CLIP = (
     "Clip the global gradient norm at two to three times its normal level (here about "

@@ -123,12 +123,8 @@ class TrailDetector(BaseDetector):
         if known is None:
             if verdict is None or verdict.severity < Severity.MEDIUM:
                 return
-            number = state.memory["number"].get(place, 0)
-            finding = self._finding(key, verdict, f"{self.name}:{key}:{number}")
-            if state.open(step, finding):
-                state.memory["number"][place] = number + 1
-                state.memory["open"][place] = finding.finding_id
-                row[Field.WATCH] = 1
+            self._open(state, key, place, verdict, step)
+            row[Field.WATCH] = 1
             return
         before = state.findings[known]
         if verdict is None:
@@ -141,6 +137,30 @@ class TrailDetector(BaseDetector):
                 state.close(step, settled)
         elif verdict.severity > before.severity:
             state.replace(self._finding(key, _as_opened(verdict, before), known), step)
+
+    def _open(
+        self, state: FoldState, key: SeriesKey, place: str, verdict: Verdict, step: int
+    ) -> None:
+        """Open a finding, or the last one of the place again where that had not ended yet."""
+        number = state.memory["number"].get(place, 0)
+        finding_id, verdict = self._continued(state, key, number, verdict)
+        finding = self._finding(key, verdict, finding_id)
+        if finding_id in state.findings:
+            state.replace(finding, step)
+        elif state.open(step, finding):
+            state.memory["number"][place] = number + 1
+        else:
+            return
+        state.memory["open"][place] = finding.finding_id
+
+    def _continued(
+        self, state: FoldState, key: SeriesKey, number: int, verdict: Verdict
+    ) -> tuple[str, Verdict]:
+        """Return id and verdict: those of the place's last finding where that had not ended yet."""
+        last = state.findings.get(f"{self.name}:{key}:{number - 1}")
+        if last is not None and verdict.onset.step <= (last.end_step or 0):
+            return last.finding_id, _as_opened(verdict, last)
+        return f"{self.name}:{key}:{number}", verdict
 
     def settled(self, before: Finding, step: int) -> Finding | None:
         """Return what remains of a finding whose series is well again; None for nothing."""
@@ -218,11 +238,13 @@ class TrailDetector(BaseDetector):
             weighed = self.weigh(key, verdict, followed, context)
             if weighed is None:
                 continue
-            if known is not None:
-                weighed = _as_opened(weighed, state.findings[known])
+            if known is None:
+                number = numbers.get(places[key], 0)
+                finding_id, weighed = self._continued(state, key, number, weighed)
+            else:
+                finding_id, weighed = known, _as_opened(weighed, state.findings[known])
             facts = evidence(**learning_rate_facts(key, followed, weighed.onset.step))
             weighed = replace(weighed, evidence={**weighed.evidence, **facts})
-            finding_id = known or f"{self.name}:{key}:{numbers.get(places[key], 0)}"
             found[finding_id] = self._finding(key, weighed, finding_id)
         for key, verdict in self.across(followed, context):
             finding = self._finding(key, verdict, f"{self.name}:{key}:across")

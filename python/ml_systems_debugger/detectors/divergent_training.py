@@ -12,6 +12,7 @@ import numpy as np
 from ..core import (
     Context,
     FailureMode,
+    Finding,
     SeriesKey,
     SeriesKind,
     Severity,
@@ -31,6 +32,7 @@ __all__ = ["DivergentTrainingDetector"]
 
 _WINDOW = 32
 _SHORT = 16  # values that a verdict takes, however plain it is
+_FAR = 3.0
 _HUGE = 10.0  # times what is asked for: plain
 _MOST = 0.8  # of the values since the onset stay above the middle
 _FAINT = 1.0 / 3.0  # of `rise`: lost progress that matters, but not for sure,
@@ -77,7 +79,8 @@ class DivergentTrainingDetector(TrailDetector):
     with less than that a held-out loss above its own start must confirm it.
     Bursts: three or more, and a fifth of the last quarter lies above the start
     by `start_rise` and over the best level five times as high as in the calmest
-    stretch. A third of `rise` is a medium finding; what recovers becomes one.
+    stretch. A third of `rise` is a medium finding; what recovers
+    becomes one, or a low one where it rose less than three times what is asked.
 
     On 1,000 simulated healthy runs (AR(0.9) and t3 noise, decays, cycles,
     saw-teeth, warm-ups, outliers) no run ended with a high finding.
@@ -184,6 +187,12 @@ class DivergentTrainingDetector(TrailDetector):
                 facts = {**verdict.evidence, "held_out_rise": round(late - first, 6)}
                 return replace(verdict, severity=Severity.HIGH, evidence=facts)
         return verdict
+
+    def settled(self, before: Finding, step: int) -> Finding | None:
+        """Close it; what recovered matters where it was far, not where it was a mere hill."""
+        far = before.evidence["rise"] >= _FAR * before.evidence["asked"]
+        found = super().settled(before, step)
+        return found if far or found is None else replace(found, severity=Severity.LOW)
 
     def across(
         self,

@@ -59,7 +59,9 @@ class GradientVanishingDetector(TrailDetector):
     since must stay below the seven tenths power of `ratio`, for `persistence`
     of the run. Whether that is a fault, the training loss says: with less than `learnt` of
     its start gone it is high, with more it is convergence and nothing is said.
-    Without a loss it is medium, and high only for norms of exactly zero.
+    Without a loss it is medium, and high only where the norm of the whole model
+    is exactly zero. A single layer of exact zeros may be frozen on purpose: it
+    is medium at most, and nothing where it never had a gradient.
     Layers are compared in the order in which they are logged: the weakest of
     the first half against the median of the second (AutoTrainer, ICSE 2021:
     1e-3 between first and last layer).
@@ -183,18 +185,21 @@ class GradientVanishingDetector(TrailDetector):
         if has_norm(key, followed):
             return None
         losses = losses_of(key, followed, self.min_points)
+        zeros = verdict.evidence.get("zeros", 0) >= self.min_points
         if not losses:
-            certain = verdict.evidence.get("zeros", 0) >= self.min_points
+            certain = zeros and key.layer is None
             return replace(verdict, severity=Severity.HIGH, confidence=0.8) if certain else verdict
         learnt = max(progress(loss) for loss in losses)
         if learnt >= self.learnt:
             return None
+        # One layer of many may be frozen on purpose, or small by its nature.
+        some = key.layer is not None and (zeros or learnt >= 0.5 * self.learnt)
         fallen = verdict.evidence.get("ratio", verdict.evidence.get("layer_ratio", 0.0))
         excess = math.log(max(fallen, 1e-300)) / math.log(self.ratio)
         return replace(
             verdict,
-            severity=Severity.HIGH,
-            confidence=sureness(excess),
+            severity=Severity.MEDIUM if some else Severity.HIGH,
+            confidence=0.5 if some else sureness(excess),
             message=f"{verdict.message}; the loss has lost {max(learnt, 0.0):.0%} of its start",
             evidence={**verdict.evidence, "loss_progress": round(learnt, 6)},
         )
@@ -210,11 +215,12 @@ class GradientVanishingDetector(TrailDetector):
         """Compare the layers of each replica."""
         places: dict[tuple[object, ...], list[Followed]] = {}
         for key, trail in followed:
-            if key.layer is not None and key.name in _NORMS and trail.count >= self.min_points:
+            frozen = trail[Field.ZEROS] == trail.count
+            if key.layer is not None and self.enough(key) and not frozen:
                 place = (key.name, key.run, key.segment, key.replica_id)
                 places.setdefault(place, []).append((key, trail))
         for layers in places.values():
-            if len(layers) >= _LAYERS:
+            if len(layers) >= _LAYERS and all(t.count >= self.min_points for _, t in layers):
                 yield from self._faded(layers, followed, context)
 
     def _faded(

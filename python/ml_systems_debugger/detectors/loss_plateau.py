@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002 - the hooks of `TrailDetector` have the same arguments everywhere
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -64,7 +65,7 @@ class LossPlateauDetector(TrailDetector):
 
     The loss: the Theil-Sen slope (Sen, JASA 63, 1968) of at most 24 medians,
     over the whole run, and the distance from start to end, lie inside an
-    equivalence bound of `flat` of the level plus a quarter of the noise. A
+    equivalence bound of `flat` of the level plus two standard errors. A
     Mann-Kendall test would reject flatness on 70 % of AR(0.9) series; a bound
     on the effect does not. It is medium at most.
 
@@ -209,7 +210,8 @@ class LossPlateauDetector(TrailDetector):
         slope = float(np.median((levels[j] - levels[i]) / (j - i)))
         change = slope * (len(levels) - 1)
         middle = float(np.median(levels))
-        bound = self.flat * abs(middle) + 0.25 * groups.noise
+        error = groups.noise * math.sqrt(2.0 / max(1, len(trail.entries[0])))
+        bound = self.flat * abs(middle) + 2 * error
         start, last = trail.first_level, float(levels[-1])
         if abs(change) > bound or max(start, trail[Field.FIRST] - groups.noise) - last > 2 * bound:
             return None
