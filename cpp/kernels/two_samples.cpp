@@ -30,10 +30,13 @@ Divergence divergence(const double *p, const double *q, std::size_t n,
     if (first.invalid || !(first.p > 0) || !(first.q > 0)) return out;
     const double away = std::log(first.p / first.q);
     out.value = first.sum / first.p - away;
-    if (!(std::fabs(away) <= 0.5 * std::fabs(out.value)) && std::isfinite(first.sum)) {
+    // Terms of very large or small values overflow, or lose their digits.
+    const bool extreme = !std::isfinite(first.sum) || !(first.p > 1e-200);
+    if (extreme || !(std::fabs(away) <= 0.5 * std::fabs(out.value))) {
       const DivergenceSum second = kernel(p, q, n, 1.0 / first.p, 1.0 / first.q, kind);
       // Neither sum is exactly 1; to first order the difference cancels here.
       out.value = second.sum - (second.p / first.p - second.q / first.q);
+      out.invalid = second.invalid;
     }
     if (out.value < 0) out.value = 0;
     return out;

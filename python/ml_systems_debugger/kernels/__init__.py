@@ -11,7 +11,19 @@ from ._series import EVENT_DTYPE
 from .block_means import BLOCK_DTYPE, BlockMeans
 from .cusum import Cusum, CusumOutput
 from .digest import digest, digest_many
+from .divergence import (
+    SampleDivergences,
+    compare_samples,
+    js_divergence,
+    kl_divergence,
+    ks_p_value,
+    ks_statistic,
+    psi,
+    total_variation,
+    wasserstein,
+)
 from .ewma import Ewma, EwmaOutput, ExtremaOutput, RunningExtrema
+from .histogram import Histogram, bin_counts, histogram, quantile_cuts
 from .nonfinite import NonfiniteCounts, count_nonfinite, first_nonfinite, has_nonfinite
 from .norms import global_norm, l1_norm, l2_norm, max_norm
 from .replica_spread import replica_spread
@@ -46,14 +58,18 @@ __all__ = [
     "Ewma",
     "EwmaOutput",
     "ExtremaOutput",
+    "Histogram",
     "NonfiniteCounts",
     "RobustBaseline",
     "Rolling",
     "RunningExtrema",
+    "SampleDivergences",
     "TensorStats",
     "TheilSen",
     "available_targets",
+    "bin_counts",
     "combine_rows",
+    "compare_samples",
     "count_nonfinite",
     "digest",
     "digest_many",
@@ -61,10 +77,17 @@ __all__ = [
     "get_num_threads",
     "global_norm",
     "has_nonfinite",
+    "histogram",
+    "js_divergence",
+    "kl_divergence",
+    "ks_p_value",
+    "ks_statistic",
     "l1_norm",
     "l2_norm",
     "max_norm",
     "measure_spans",
+    "psi",
+    "quantile_cuts",
     "replica_spread",
     "rolling",
     "set_num_threads",
@@ -73,4 +96,6 @@ __all__ = [
     "tensor_stats",
     "tensor_stats_many",
     "theil_sen",
+    "total_variation",
+    "wasserstein",
 ]
