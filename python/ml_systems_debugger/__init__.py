@@ -45,15 +45,22 @@ from .core import (
 )
 from .debugger import MLSystemsDebugger, diagnose
 from .detectors import (
+    DistributedDesyncDetector,
     DivergentTrainingDetector,
     GradientExplosionDetector,
     GradientVanishingDetector,
     InfDetectionDetector,
     LossPlateauDetector,
     NaNDetectionDetector,
+    TrainingServingSkewDetector,
 )
 from .ingestion import LogIngestor, MetricIngestor, SchemaValidator
 from .reporting import Reporter, ReportFormat
+from .signals import (
+    DistributionSignalExtractor,
+    GradientSignalExtractor,
+    NumericalSignalExtractor,
+)
 
 try:
     __version__ = version("ml-systems-debugger")
@@ -73,12 +80,15 @@ __all__ = [
     "ConfigurationError",
     "DebugReport",
     "DetectionResult",
+    "DistributedDesyncDetector",
+    "DistributionSignalExtractor",
     "DivergentTrainingDetector",
     "Event",
     "FailureMode",
     "Finding",
     "FoldState",
     "GradientExplosionDetector",
+    "GradientSignalExtractor",
     "GradientVanishingDetector",
     "InfDetectionDetector",
     "IngestionError",
@@ -89,6 +99,7 @@ __all__ = [
     "MetricIngestor",
     "MissingDependencyError",
     "NaNDetectionDetector",
+    "NumericalSignalExtractor",
     "Outcome",
     "RegistryError",
     "ReportFormat",
@@ -103,6 +114,7 @@ __all__ = [
     "Signal",
     "SignalSet",
     "Status",
+    "TrainingServingSkewDetector",
     "UnsupportedFormatError",
     "diagnose",
     "register_failure_mode",

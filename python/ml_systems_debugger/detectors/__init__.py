@@ -7,6 +7,7 @@ from .gradient_vanishing import GradientVanishingDetector
 from .inf_detection import InfDetectionDetector
 from .loss_plateau import LossPlateauDetector
 from .nan_detection import NaNDetectionDetector
+from .training_serving_skew import TrainingServingSkewDetector
 
 __all__ = [
     "DistributedDesyncDetector",
@@ -16,4 +17,5 @@ __all__ = [
     "InfDetectionDetector",
     "LossPlateauDetector",
     "NaNDetectionDetector",
+    "TrainingServingSkewDetector",
 ]
