@@ -1,6 +1,19 @@
 """From findings to causes."""
 
+from .calibration import Calibration, Identity, Isotonic, Platt, load_calibration
+from .consequences import LEADS_TO
 from .engine import AttributionEngine
-from .rules import DEFAULT_RULES, LEADS_TO
+from .rules import DEFAULT_RULES
+from .story_rules import STORY_RULES
 
-__all__ = ["DEFAULT_RULES", "LEADS_TO", "AttributionEngine"]
+__all__ = [
+    "DEFAULT_RULES",
+    "LEADS_TO",
+    "STORY_RULES",
+    "AttributionEngine",
+    "Calibration",
+    "Identity",
+    "Isotonic",
+    "Platt",
+    "load_calibration",
+]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from ..core import RootCause, word
+from .facts import fill
 
-__all__ = ["generic_hint", "generic_sentence"]
+__all__ = ["generic_hint", "generic_sentence", "specific_hints"]
 
 _C = RootCause
 _CAUSES: Mapping[RootCause, tuple[str, str]] = MappingProxyType(
@@ -142,6 +144,42 @@ _CAUSES: Mapping[RootCause, tuple[str, str]] = MappingProxyType(
         ),
     }
 )  # fmt: skip
+
+# Said before the rules' own advice, where the evidence gives the value to try.
+_SPECIFIC: Mapping[RootCause, tuple[str, ...]] = MappingProxyType(
+    {
+        _C.LEARNING_RATE_TOO_HIGH: (
+            (
+                "Try a learning rate of {try.learning_rate} (it was {story.lr_at_onset}), from a "
+                "checkpoint before step {try.resume_before}."
+            ),
+        ),
+        _C.LEARNING_RATE_SCHEDULE_FAULT: (
+            (
+                "Hold the learning rate at {try.learning_rate} from step {try.resume_before} on, "
+                "as before the change, and see whether the failure stays away."
+            ),
+        ),
+        _C.MISSING_GRADIENT_CLIPPING: (
+            (
+                "Clip the global gradient norm at {try.clip_norm}, two and a half times its normal "
+                "level."
+            ),
+        ),
+        _C.CORRUPTED_BATCH: (
+            (
+                "Resume from a checkpoint before step {try.resume_before} and skip the batches "
+                "of the steps around it."
+            ),
+        ),
+    }
+)
+
+
+def specific_hints(cause: RootCause | str, facts: Mapping[str, Any]) -> list[str]:
+    """Return what to do with the values of this case; nothing where they are not known."""
+    templates = _SPECIFIC.get(cause, ()) if isinstance(cause, RootCause) else ()
+    return [text for template in templates if (text := fill(template, facts))]
 
 
 def generic_sentence(cause: RootCause | str) -> str:

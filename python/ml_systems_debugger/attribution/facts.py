@@ -5,51 +5,92 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..core import Finding, word
+from .stories import Story, onset_interval
 
-__all__ = ["earliest_onsets", "facts_of", "fill"]
+__all__ = ["earliest_onsets", "facts_of", "fill", "story_facts"]
+
+_OWN = ("severity", "confidence", "onset_step", "end_step", "layer", "replica_id", "message")
+_LR_PART = 3.0  # a third of a rate that was too high is the usual next try
+_CLIP_AT = 2.5  # clipping at two to three times the normal norm leaves normal steps alone
 
 
-def earliest_onsets(findings: Sequence[Finding]) -> dict[str, int]:
-    """Return each mode's first onset; -1 where it has no step (it was there from the start)."""
-    onsets: dict[str, int] = {}
+def earliest_onsets(findings: Sequence[Finding]) -> dict[str, int | None]:
+    """Return each mode's first onset; None where only findings without a step have it."""
+    onsets: dict[str, int | None] = {}
     for finding in findings:
         mode = word(finding.failure_mode)
-        onset = -1 if finding.onset_step is None else finding.onset_step
-        onsets[mode] = min(onset, onsets.get(mode, onset))
+        known = [s for s in (onsets.get(mode), finding.onset_step) if s is not None]
+        onsets[mode] = min(known, default=None)
     return onsets
 
 
+def story_facts(story: Story) -> dict[str, Any]:
+    """Return what the findings of one story know together.
+
+    ``story.<key>``: that evidence of the earliest finding that has it;
+    ``story.first``: the mode that it began with; ``story.modes``: all of them;
+    ``try.learning_rate``, ``try.clip_norm``, ``try.resume_before``: values to
+    try, where the evidence gives them.
+    """
+    facts: dict[str, Any] = {
+        "story.first": word(story.findings[0].failure_mode),
+        "story.modes": frozenset(word(f.failure_mode) for f in story.findings),
+        "story.told": story.told(),
+    }
+    for finding in story.findings:
+        for name, value in finding.evidence.items():
+            if value is not None:
+                facts.setdefault(f"story.{name}", value)
+    facts.update(_to_try(story, facts))
+    return facts
+
+
+def _to_try(story: Story, facts: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    rate, jump = facts.get("story.lr_at_onset"), facts.get("story.lr_jump")
+    if _is_number(rate) and rate > 0:
+        # After a jump the value before it was good; without one, less than it.
+        part = jump if _is_number(jump) and jump >= 1.5 else _LR_PART
+        values["try.learning_rate"] = rate / part
+    for finding in story.findings:
+        evidence = finding.evidence
+        quantity = f"{evidence.get('quantity', '')} {evidence.get('series', '')}"
+        if "grad" in quantity and _is_number(level := evidence.get("baseline")) and level > 0:
+            values["try.clip_norm"] = _CLIP_AT * level
+            break
+    starts = [interval[0] for f in story.findings if (interval := onset_interval(f)) is not None]
+    if starts and min(starts) > 0:
+        values["try.resume_before"] = min(starts)
+    return values
+
+
 def facts_of(
-    finding: Finding, onsets: Mapping[str, int], context: Mapping[str, Any]
+    finding: Finding,
+    onsets: Mapping[str, int | None],
+    story: Mapping[str, Any],
+    context: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return every fact that a rule on `finding` may name.
 
     The finding's evidence by its keys; its own fields bare and as
-    ``finding.<field>``; ``context.<key>``; ``mode.<mode>`` (first onset) for the
-    other modes found; ``lead.<mode>``, by how many steps that mode began
-    before this finding (negative: after).
+    ``finding.<field>``; ``context.<key>``; what `story_facts` gives;
+    ``mode.<mode>`` (first onset, "the start" where it has none) for the other
+    modes found; ``lead.<mode>``, by how many steps that mode began before this
+    finding (negative: after).
     """
-    own = {
-        "severity": finding.severity.value,
-        "confidence": finding.confidence,
-        "onset_step": finding.onset_step,
-        "end_step": finding.end_step,
-        "layer": finding.layer,
-        "replica_id": finding.replica_id,
-        "message": finding.message,
-    }
-    facts: dict[str, Any] = {**own, **finding.evidence}
+    own = {name: getattr(finding, name) for name in _OWN} | {"severity": finding.severity.value}
+    facts: dict[str, Any] = {**own, **finding.evidence, **story}
     facts.update({f"finding.{name}": value for name, value in own.items()})
     facts.update({f"context.{name}": value for name, value in context.items()})
     mine = word(finding.failure_mode)
     for mode, onset in onsets.items():
         if mode == mine:
             continue
-        facts[f"mode.{mode}"] = onset
-        if finding.onset_step is not None:
+        facts[f"mode.{mode}"] = "the start" if onset is None else onset
+        if finding.onset_step is not None and onset is not None:
             facts[f"lead.{mode}"] = finding.onset_step - onset
     return facts
 
@@ -73,20 +114,24 @@ class _Template(string.Formatter):
 
 
 def shown(value: Any) -> str:
-    """Return a fact as people read it: four digits are plenty."""
-    if isinstance(value, bool) or not isinstance(value, (float, int)):
-        return str(value)
-    if isinstance(value, int) or (value == int(value) if math.isfinite(value) else False):
-        return f"{int(value)}" if abs(value) < 1e6 else f"{value:.4g}"
-    return f"{value:.4g}"
+    """Return a fact as people read it: four digits are plenty, steps are whole."""
+    if isinstance(value, float) and not (value.is_integer() and abs(value) < 1e6):
+        return f"{value:.4g}"
+    if isinstance(value, float):
+        return str(int(value))
+    return str(value)
 
 
 _TEMPLATE = _Template()
 
 
 def fill(template: str, facts: Mapping[str, Any]) -> str | None:
-    """Return `template` with its facts put in; None where one is not known."""
+    """Return `template` with its facts put in; None where one is not known or does not fit."""
     try:
         return _TEMPLATE.vformat(template, (), facts)
-    except KeyError:
+    except (KeyError, ValueError, TypeError):  # TypeError: a format that its value does not have
         return None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,60 +1,27 @@
-"""Rules for failure modes whose detector carries none, and what one mode makes of another.
+"""Rules for failure modes and causes of which their detector says nothing.
 
 A detector of one's own that finds a known mode gets these; a detector's own
-rules come first and are more specific.
+rule for the same mode and cause takes their place. They read little evidence,
+and their sentences ask for none but the step and the replica.
 """
 
 from __future__ import annotations
 
 from ..core import AttributionRule, Condition, FailureMode, RootCause
 
-__all__ = ["DEFAULT_RULES", "LEADS_TO"]
+__all__ = ["DEFAULT_RULES"]
 
 _M = FailureMode
 _C = RootCause
 
-LEADS_TO: dict[str, frozenset[str]] = {
-    _M.LR_INSTABILITY.value: frozenset({
-        _M.EXPLODING_GRADIENTS.value, _M.DIVERGENT_TRAINING.value, _M.LOSS_SPIKE.value,
-        _M.LOSS_PLATEAU.value, _M.NAN_DETECTED.value, _M.INF_DETECTED.value,
-    }),
-    _M.EXPLODING_GRADIENTS.value: frozenset({
-        _M.DIVERGENT_TRAINING.value, _M.LOSS_SPIKE.value, _M.NAN_DETECTED.value,
-        _M.INF_DETECTED.value, _M.DEAD_UNITS.value, _M.MIXED_PRECISION_INSTABILITY.value,
-        _M.LOSS_PLATEAU.value,
-    }),
-    _M.LOSS_SPIKE.value: frozenset({_M.DIVERGENT_TRAINING.value, _M.NAN_DETECTED.value,
-                                    _M.INF_DETECTED.value, _M.DEAD_UNITS.value}),
-    _M.DIVERGENT_TRAINING.value: frozenset({_M.NAN_DETECTED.value, _M.INF_DETECTED.value,
-                                            _M.DEAD_UNITS.value, _M.LOSS_PLATEAU.value}),
-    _M.INF_DETECTED.value: frozenset({_M.NAN_DETECTED.value}),
-    _M.NAN_DETECTED.value: frozenset({_M.INF_DETECTED.value, _M.LOSS_PLATEAU.value}),
-    _M.MIXED_PRECISION_INSTABILITY.value: frozenset({_M.NAN_DETECTED.value, _M.INF_DETECTED.value,
-                                                     _M.LOSS_PLATEAU.value}),
-    _M.VANISHING_GRADIENTS.value: frozenset({_M.LOSS_PLATEAU.value, _M.FROZEN_PARAMETERS.value}),
-    _M.DEAD_UNITS.value: frozenset({_M.VANISHING_GRADIENTS.value, _M.LOSS_PLATEAU.value,
-                                    _M.FEATURE_COLLAPSE.value}),
-    _M.FROZEN_PARAMETERS.value: frozenset({_M.LOSS_PLATEAU.value}),
-    _M.PRECISION_LOSS.value: frozenset({_M.LOSS_PLATEAU.value}),
-    _M.GRADIENT_DESYNC.value: frozenset({_M.PARAMETER_DESYNC.value, _M.DIVERGENT_TRAINING.value,
-                                         _M.LOSS_SPIKE.value, _M.NAN_DETECTED.value}),
-    _M.PARAMETER_DESYNC.value: frozenset({_M.GRADIENT_DESYNC.value, _M.DIVERGENT_TRAINING.value}),
-    _M.MEMORY_FRAGMENTATION.value: frozenset({_M.OOM_PRECURSOR.value}),
-    _M.OOM_PRECURSOR.value: frozenset({_M.PARTIAL_WORKER_FAILURE.value}),
-    _M.INPUT_STARVATION.value: frozenset({_M.STRAGGLER_EFFECT.value}),
-    _M.DISTRIBUTION_DRIFT.value: frozenset({_M.LOSS_SPIKE.value, _M.DIVERGENT_TRAINING.value,
-                                            _M.TRAINING_SERVING_SKEW.value}),
-    _M.CORRUPT_CHECKPOINT.value: frozenset({_M.NAN_DETECTED.value, _M.DIVERGENT_TRAINING.value}),
-}  # fmt: skip
-"""mode -> the modes that it can bring about: a finding of those is not a story of its own."""
-
-_HELD_OUT_ONLY = Condition("held_out", "==", True, "it is seen on held-out data alone")
 _AT_START = Condition("onset_step", "<=", 10, "it began within the first ten steps")
+_FROM_START = Condition("from_the_start", "==", True, "no good value came before")
 _LATER = Condition("onset_step", ">", 10, "training went well at first")
 _AFTER_EXPLOSION = Condition(
     "mode.exploding_gradients", "present", says="the gradients exploded at step "
     "{mode.exploding_gradients}",
 )  # fmt: skip
+_CLIPPED = Condition("context.gradient_clipping", "present", says="gradients are clipped")
 _LOSS_SCALED = Condition("context.loss_scale", "present", says="the loss is scaled (float16)")
 
 
@@ -80,14 +47,18 @@ DEFAULT_RULES: tuple[AttributionRule, ...] = (
           "The learning rate is too high: gradients exploded at step {onset_step}."),
     _rule("DEF102", _M.EXPLODING_GRADIENTS, _C.MISSING_GRADIENT_CLIPPING, 0.3,
           "Nothing bounded the gradients at step {onset_step}.",
-          lowers=((Condition("context.gradient_clipping", "present",
-                             says="gradients are clipped"), 0.1),)),
+          lowers=((_CLIPPED, 0.1),)),
     _rule("DEF103", _M.EXPLODING_GRADIENTS, _C.GRADIENTS_NOT_ZEROED, 0.35,
           "Gradients are added up over steps: they grow evenly from step {onset_step} on.",
           when=(Condition("growth", "==", "linear", "they grow by the same amount every step"),)),
     _rule("DEF104", _M.EXPLODING_GRADIENTS, _C.UNSCALED_INPUT, 0.2,
           "The inputs are not scaled: gradients were out of range from the start.",
           when=(_AT_START,)),
+    _rule("DEF105", _M.DIVERGENT_TRAINING, _C.UNSCALED_INPUT, 0.15,
+          "The inputs are not scaled: the loss ran away from the start.", when=(_AT_START,)),
+    _rule("DEF106", _M.NAN_DETECTED, _C.UNSCALED_INPUT, 0.1,
+          "The inputs are not scaled, so that the very first values leave the range.",
+          when=(_FROM_START,)),
     _rule("DEF111", _M.VANISHING_GRADIENTS, _C.SATURATING_ACTIVATIONS, 0.35,
           "Activations saturate: gradients faded from step {onset_step} on."),
     _rule("DEF112", _M.VANISHING_GRADIENTS, _C.POOR_INITIALIZATION, 0.25,
@@ -110,6 +81,9 @@ DEFAULT_RULES: tuple[AttributionRule, ...] = (
     _rule("DEF133", _M.DIVERGENT_TRAINING, _C.OPTIMIZER_STATE_LOST, 0.35,
           "The optimizer's state was lost when the run was resumed before step {onset_step}.",
           when=(Condition("after_restart", "==", True, "it began right after a restart"),)),
+    _rule("DEF134", _M.DIVERGENT_TRAINING, _C.MISSING_GRADIENT_CLIPPING, 0.15,
+          "Nothing bounded the steps that led off at step {onset_step}.",
+          lowers=((_CLIPPED, 0.1),)),
     _rule("DEF141", _M.LR_INSTABILITY, _C.LEARNING_RATE_SCHEDULE_FAULT, 0.5,
           "The schedule changes the learning rate abruptly at step {onset_step}."),
     _rule("DEF142", _M.LR_INSTABILITY, _C.LEARNING_RATE_TOO_HIGH, 0.35,
@@ -137,14 +111,36 @@ DEFAULT_RULES: tuple[AttributionRule, ...] = (
           "The batch of step {onset_step} holds values out of range."),
     _rule("DEF192", _M.LOSS_SPIKE, _C.LEARNING_RATE_TOO_HIGH, 0.25,
           "The learning rate is high enough for single steps to throw the weights."),
+    _rule("DEF193", _M.LOSS_SPIKE, _C.OPTIMIZER_STATE_LOST, 0.4,
+          "The optimizer's state was lost when the run was resumed before step {onset_step}.",
+          when=(Condition("after_restart", "==", True, "it began right after a restart"),)),
+    _rule("DEF194", _M.LOSS_SPIKE, _C.DATA_DISTRIBUTION_CHANGE, 0.1,
+          "The data changed at about step {onset_step}.",
+          lowers=((Condition("recovered", "==", True, "it recovered by itself"), 0.3),)),
     _rule("DEF201", _M.OVERFITTING, _C.INSUFFICIENT_REGULARIZATION, 0.7,
           "The model has learnt its training data by heart since step {onset_step}."),
+    _rule("DEF202", _M.OVERFITTING, _C.DATA_DISTRIBUTION_CHANGE, 0.15,
+          "Training and validation data differ: their losses part at step {onset_step}."),
     _rule("DEF211", _M.DEAD_UNITS, _C.DEAD_ACTIVATIONS, 0.6,
           "Units give zero for every input since step {onset_step}."),
+    _rule("DEF213", _M.DEAD_UNITS, _C.SATURATING_ACTIVATIONS, 0.3,
+          "Units sit in the flat part of their activation since step {onset_step}.",
+          when=(Condition("kind", "==", "saturated", "they are saturated, not zero"),)),
+    _rule("DEF214", _M.DEAD_UNITS, _C.POOR_INITIALIZATION, 0.25,
+          "The weights began so that units never answer.", when=(_AT_START,)),
     _rule("DEF212", _M.DEAD_UNITS, _C.LEARNING_RATE_TOO_HIGH, 0.25,
           "A step that was too large drove units into the dead zone at step {onset_step}."),
     _rule("DEF221", _M.FROZEN_PARAMETERS, _C.PARAMETERS_NOT_UPDATED, 0.75,
           "Parameters have not changed since step {onset_step}."),
+    _rule("DEF222", _M.FROZEN_PARAMETERS, _C.LOW_PRECISION_UPDATE_LOSS, 0.2,
+          "Updates round to nothing since step {onset_step}.",
+          raises=((Condition("context.precision", "in",
+                             ("bf16", "fp16", "bfloat16", "float16", "16", "16-true"),
+                             "parameters are held in 16 bits ({context.precision})"), 0.3),)),
+    _rule("DEF223", _M.FROZEN_PARAMETERS, _C.LEARNING_RATE_TOO_LOW, 0.1,
+          "The learning rate is so low that parameters stand still.",
+          raises=((Condition("lr_max", "<=", 1e-7,
+                             "the learning rate never exceeds {lr_max}"), 0.5),)),
     _rule("DEF231", _M.FEATURE_COLLAPSE, _C.SATURATING_ACTIVATIONS, 0.3,
           "Activations saturate, so that different inputs look the same."),
     _rule("DEF232", _M.FEATURE_COLLAPSE, _C.INSUFFICIENT_REGULARIZATION, 0.25,
@@ -187,4 +183,6 @@ DEFAULT_RULES: tuple[AttributionRule, ...] = (
           "Two runs of one seed part at step {onset_step}."),
     _rule("DEF351", _M.CORRUPT_CHECKPOINT, _C.NUMERICAL_OVERFLOW, 0.3,
           "The run that saved it had overflowed before."),
+    _rule("DEF352", _M.CORRUPT_CHECKPOINT, _C.REPLICA_DATA_CORRUPTION, 0.3,
+          "The file was damaged when it was written or copied."),
 )  # fmt: skip

@@ -145,7 +145,7 @@ class DebugReport:
 
     def to_json(self, indent: int | None = 2) -> str:
         """Return the report as strict JSON (no NaN token)."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+        return strict_json(self.to_dict(), indent)
 
     @classmethod
     def from_json(cls, text: str) -> DebugReport:
@@ -158,6 +158,16 @@ class DebugReport:
 
     def __str__(self) -> str:
         return _rendered(self, "text")
+
+
+def strict_json(document: Mapping[str, Any], indent: int | None = 2) -> str:
+    """Return `document` as JSON that every parser reads and UTF-8 can hold."""
+    text = json.dumps(document, indent=indent, allow_nan=False, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a name with bytes that were no text: lone surrogates
+        return json.dumps(document, indent=indent, allow_nan=False)
+    return text
 
 
 def _fired_first(result: DetectionResult) -> tuple[Any, ...]:

@@ -77,6 +77,7 @@ class DetectionResult:
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "failure_mode", failure_mode(self.failure_mode))
+        put(self, "detected", bool(self.detected))  # NumPy's own is no JSON
         put(self, "confidence", checked_confidence(self.confidence))
         put(self, "evidence", freeze(self.evidence))
         put(self, "contributing_signals", tuple(self.contributing_signals))
@@ -124,22 +125,26 @@ class DetectionResult:
         return hash((word(self.failure_mode), self.detector_name, self.onset_step))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return strict JSON terms, in the order that the schema documents."""
+        """Return strict JSON terms, in the order that the schema documents.
+
+        Severity, place and findings are those of what fired: empty where nothing did.
+        """
+        fired = self.detected
         return {
             "failure_mode": word(self.failure_mode),
-            "detected": self.detected,
-            "severity": None if self.severity is None else self.severity.value,
+            "detected": fired,
+            "severity": self.severity.value if fired and self.severity is not None else None,
             "confidence": self.confidence,
-            "onset_step": self.onset_step,
-            "end_step": self.end_step,
+            "onset_step": to_jsonable(self.onset_step) if fired else None,
+            "end_step": to_jsonable(self.end_step) if fired else None,
             "layer": self.layer,
             "replica_id": to_jsonable(self.replica_id),
             "detector_name": self.detector_name,
             "message": self.message,
             "timestamp": to_jsonable(self.timestamp),
             "evidence": to_jsonable(self.evidence),
-            "contributing_signals_count": self.contributing_count,
-            "findings": [finding.to_dict() for finding in self.findings],
+            "contributing_signals_count": to_jsonable(self.contributing_count),
+            "findings": [finding.to_dict() for finding in self.findings] if fired else [],
             "outcome": self.outcome.value,
             "judged": list(self.judged),
             "reason": self.reason,
@@ -186,6 +191,10 @@ class AttributionHypothesis:
         The stable code behind the sentence.
     evidence_for, evidence_against : sequence of str
         One sentence each.
+    ruled_out : sequence of str
+        Other causes that come to mind, each with what speaks against it.
+    story : str
+        What happened, in order of onset: the same for all causes of one story.
     """
 
     hypothesis: str
@@ -196,6 +205,8 @@ class AttributionHypothesis:
     cause: RootCauseLike = "unknown"
     evidence_for: Sequence[str] = ()
     evidence_against: Sequence[str] = ()
+    ruled_out: Sequence[str] = ()
+    story: str = ""
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -203,7 +214,7 @@ class AttributionHypothesis:
         put(self, "severity", Severity(self.severity))
         put(self, "cause", root_cause(self.cause))
         for name in ("supporting_detections", "remediation_hints", "evidence_for",
-                     "evidence_against"):  # fmt: skip
+                     "evidence_against", "ruled_out"):  # fmt: skip
             put(self, name, tuple(getattr(self, name)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -217,6 +228,8 @@ class AttributionHypothesis:
             "supporting_detections": [_reference(d) for d in self.supporting_detections],
             "evidence_for": list(self.evidence_for),
             "evidence_against": list(self.evidence_against),
+            "ruled_out": list(self.ruled_out),
+            "story": self.story,
         }
 
     @classmethod
@@ -236,7 +249,7 @@ def _reference(support: DetectionResult | Finding) -> dict[str, Any]:
         "failure_mode": word(support.failure_mode),
         "severity": None if support.severity is None else support.severity.value,
         "confidence": support.confidence,
-        "onset_step": support.onset_step,
+        "onset_step": to_jsonable(support.onset_step),
         "layer": support.layer,
         "replica_id": to_jsonable(support.replica_id),
         "finding_id": finding_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -44,7 +45,8 @@ class Condition:
         prefix: ``finding.severity``, ``finding.layer``, ``context.optimizer``,
         ``mode.nan_detected`` (the earliest onset of that mode, absent where it
         was not found), ``lead.exploding_gradients`` (steps by which that mode
-        began before this finding; negative: after).
+        began before this finding; negative: after), ``story.lr_jump`` (that key
+        of the earliest finding of the same story that has it).
     op : str
         ``==  !=  <  <=  >  >=  in  present  absent``.
     value : object
@@ -74,7 +76,7 @@ class Condition:
             return False
         try:
             return bool(_OPERATORS[self.op](found, self.value))
-        except TypeError:  # a word compared with a number
+        except (TypeError, ValueError):  # a word compared with a number; an array with anything
             return False
 
 
@@ -125,3 +127,15 @@ class AttributionRule:
         check_range(f"strength of rule {self.code}", self.strength, 0.0, 1.0)
         for _, weight in (*self.raises, *self.lowers):
             check_range(f"weight in rule {self.code}", weight, 0.0, 1.0)
+        conditions = (*self.when, *(c for c, _ in (*self.raises, *self.lowers)))
+        for template in (self.hypothesis, *self.remediation, *(c.says for c in conditions)):
+            _check_template(self.code, template)
+
+
+def _check_template(code: str, template: str) -> None:
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ConfigurationError(f"rule {code}: {error} in {template!r}") from error
+    if "" in names:
+        raise ConfigurationError(f"rule {code}: {{}} names no fact in {template!r}")

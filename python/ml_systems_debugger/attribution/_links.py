@@ -1,0 +1,153 @@
+"""Rules that hold on the findings of a story, gathered by the cause they speak for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..core import AttributionRule, Condition, Finding, RootCauseLike, word
+from .facts import fill
+from .stories import Story
+
+__all__ = ["Case", "Link", "cases_of"]
+
+Facts = Mapping[str, Any]
+
+_EFFECT = 0.5  # weight of a rule on a finding that an earlier one explains
+_FURTHEST = 2  # a second effect counts a quarter; the third no less
+_CERTAIN = 0.999  # no sum of rules is more
+_OF_THE_ORDER = ("lead.", "mode.", "story.")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One rule that holds on one finding."""
+
+    rule: AttributionRule
+    finding: Finding
+    facts: Facts
+    weight: float
+    spoke_for: tuple[tuple[Condition, float], ...]
+    spoke_against: tuple[tuple[Condition, float], ...]
+
+    @property
+    def strength(self) -> float:
+        """Probability of this link alone."""
+        missing = 1.0 - self.rule.strength * self.weight
+        for _, strength in self.spoke_for:
+            missing *= 1.0 - strength * self.weight
+        return 1.0 - missing
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that is said of one cause in one story; `links` strongest first."""
+
+    cause: RootCauseLike
+    links: tuple[Link, ...]
+    odds: float
+    against: tuple[str, ...]
+
+    def sentence(self) -> str | None:
+        """Return the strongest rule's sentence that can be filled; None where none can."""
+        filled = (fill(link.rule.hypothesis, link.facts) for link in self.links)
+        return next((text for text in filled if text), None)
+
+    def hints(self) -> list[str]:
+        """Return what to do, the strongest rule's advice first, each piece of advice once."""
+        texts: dict[str, str] = {}
+        for link in self.links:
+            for hint in link.rule.remediation:
+                if hint not in texts and (text := fill(hint, link.facts)):
+                    texts[hint] = text
+        return list(texts.values())
+
+    def evidence_for(self) -> list[str]:
+        """Return the findings, each with the rules that read it, then what else speaks for it."""
+        texts: list[str] = []
+        for finding in self.supports():
+            own = [link for link in self.links if link.finding is finding]
+            codes = ", ".join(dict.fromkeys(link.rule.code for link in own))
+            texts.append(f"{_shown(finding)} [{codes}]")
+            for link in own:
+                conditions = (*link.rule.when, *(c for c, _ in link.spoke_for))
+                texts += [_said(c, link.facts) for c in conditions if c.says]
+        return texts
+
+    def supports(self) -> tuple[Finding, ...]:
+        """Return the findings, each once (by identity: evidence may hold arrays)."""
+        return tuple({id(link.finding): link.finding for link in self.links}.values())
+
+
+def cases_of(
+    story: Story, facts: Sequence[Facts], rules: Mapping[str, Sequence[AttributionRule]]
+) -> list[Case]:
+    """Return the causes that rules name, most likely first."""
+    by_cause: dict[str, list[Link]] = {}
+    for finding, depth, known in zip(story.findings, story.depths, facts, strict=True):
+        for rule in rules.get(word(finding.failure_mode), ()):
+            if all(condition.holds(known) for condition in rule.when):
+                link = _link(rule, finding, depth, known)
+                by_cause.setdefault(word(rule.cause), []).append(link)
+    cases = [_case(links) for links in by_cause.values()]
+    return sorted(cases, key=lambda case: (-case.odds, word(case.cause)))
+
+
+def _link(rule: AttributionRule, finding: Finding, depth: int, facts: Facts) -> Link:
+    ordered = any(condition.fact.startswith(_OF_THE_ORDER) for condition in rule.when)
+    discount = 1.0 if ordered else _EFFECT ** min(depth, _FURTHEST)
+    return Link(
+        rule,
+        finding,
+        facts,
+        finding.confidence * discount,
+        tuple((c, strength) for c, strength in rule.raises if c.holds(facts)),
+        tuple((c, factor) for c, factor in rule.lowers if c.holds(facts)),
+    )
+
+
+def _case(found: Sequence[Link]) -> Case:
+    """Weigh all links of one cause.
+
+    The same rule on many layers, or the same circumstance read by many rules,
+    is one piece of evidence: its strongest reading counts.
+    """
+    links = tuple(sorted(found, key=lambda link: -link.strength))
+    pieces: dict[object, float] = {}
+    against: dict[object, float] = {}
+    texts: dict[str, None] = {}
+    for link in links:
+        base = ("rule", link.rule.code)
+        pieces[base] = max(pieces.get(base, 0.0), link.rule.strength * link.weight)
+        for condition, strength in link.spoke_for:
+            said = _same(condition)
+            pieces[said] = max(pieces.get(said, 0.0), strength * link.weight)
+        for condition, factor in link.spoke_against:
+            said = _same(condition)
+            against[said] = min(against.get(said, 1.0), factor)
+            texts[_said(condition, link.facts)] = None
+    missing, odds = 1.0, 1.0
+    for strength in pieces.values():
+        missing *= 1.0 - strength
+    for factor in against.values():
+        odds *= factor
+    probability = min(1.0 - missing, _CERTAIN)
+    return Case(links[0].rule.cause, links, probability / (1.0 - probability) * odds, tuple(texts))
+
+
+def _shown(finding: Finding) -> str:
+    mode, step = word(finding.failure_mode).replace("_", " "), finding.onset_step
+    return finding.message or (mode if step is None else f"{mode} at step {step}")
+
+
+def _same(condition: Condition) -> tuple[str, str, str]:
+    return condition.fact, condition.op, repr(condition.value)
+
+
+def _said(condition: Condition, facts: Facts) -> str:
+    """Return the condition in words; with its fact where it has none."""
+    if condition.says:
+        return fill(condition.says, facts) or condition.fact.replace("_", " ")
+    value = "" if condition.value is None else f" {condition.value}"
+    return f"{condition.fact} {condition.op}{value}"

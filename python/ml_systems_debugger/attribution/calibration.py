@@ -1,0 +1,180 @@
+"""From a raw confidence to one that holds what it says, as learnt on labelled runs."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core import ConfigurationError
+
+__all__ = ["Calibration", "Identity", "Isotonic", "Platt", "load_calibration"]
+
+CALIBRATION_VERSION = "1.0"
+
+
+class Calibration(ABC):
+    """A map of [0, 1] into itself that never falls, so that ranks stay as they are."""
+
+    @abstractmethod
+    def __call__(self, confidence: float) -> float:
+        """Return the calibrated confidence."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return it in terms of JSON, as `load_calibration` reads it."""
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Calibration:
+        """Return what `to_dict` wrote.
+
+        Raises
+        ------
+        ConfigurationError
+            If it is of an unknown kind or version, or its numbers make no calibration.
+        """
+        version, kind = data.get("calibration_version"), data.get("kind")
+        if version != CALIBRATION_VERSION:
+            raise ConfigurationError(
+                f"calibration_version is {version!r}, this release reads {CALIBRATION_VERSION!r}"
+            )
+        try:
+            if kind == "identity":
+                return Identity()
+            if kind == "platt":
+                return Platt(float(data["slope"]), float(data["offset"]))
+            if kind == "isotonic":
+                return Isotonic(
+                    tuple(map(float, data["raw"])), tuple(map(float, data["calibrated"]))
+                )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"{kind} calibration: bad or missing {error}") from error
+        raise ConfigurationError(
+            f"kind of calibration is identity, platt or isotonic, got {kind!r}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Identity(Calibration):
+    """Leaves confidences as they are."""
+
+    def __call__(self, confidence: float) -> float:
+        """Return `confidence`."""
+        return confidence
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it in terms of JSON."""
+        return {"calibration_version": CALIBRATION_VERSION, "kind": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class Platt(Calibration):
+    """A logistic curve over the log odds: for few labels (Platt, 1999).
+
+    Parameters
+    ----------
+    slope : float
+        At least 0.
+    offset : float
+        In log odds.
+    """
+
+    slope: float
+    offset: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.slope) and math.isfinite(self.offset) and self.slope >= 0):
+            raise ConfigurationError(
+                f"platt calibration: slope is at least 0 and both are finite, got slope "
+                f"{self.slope} and offset {self.offset}"
+            )
+
+    def __call__(self, confidence: float) -> float:
+        """Return the calibrated confidence; 0 and 1 count as 1e-6 from the ends."""
+        held = min(max(confidence, 1e-6), 1.0 - 1e-6)
+        odds = self.slope * math.log(held / (1.0 - held)) + self.offset
+        return 1.0 / (1.0 + math.exp(-min(max(odds, -700.0), 700.0)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it in terms of JSON."""
+        return {
+            "calibration_version": CALIBRATION_VERSION, "kind": "platt", "slope": self.slope,
+            "offset": self.offset,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Isotonic(Calibration):
+    """Straight lines between points that never fall: for many labels.
+
+    Source: Zadrozny and Elkan, KDD 2002.
+
+    Parameters
+    ----------
+    raw, calibrated : sequence of float [n]
+        Points, `raw` rising, `calibrated` not falling, all in [0, 1]; beyond
+        the first and the last the value stays.
+    """
+
+    raw: Sequence[float]
+    calibrated: Sequence[float]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "raw", tuple(self.raw))
+        object.__setattr__(self, "calibrated", tuple(self.calibrated))
+        inside = all(0.0 <= value <= 1.0 for value in (*self.raw, *self.calibrated))
+        rising = all(a < b for a, b in zip(self.raw, self.raw[1:], strict=False))
+        held = all(a <= b for a, b in zip(self.calibrated, self.calibrated[1:], strict=False))
+        same = len(self.raw) == len(self.calibrated) > 0
+        if not (inside and rising and held and same):
+            raise ConfigurationError(
+                "isotonic calibration: raw must rise and calibrated not fall, as many of the one "
+                f"as of the other, all from 0 to 1; got {self.raw} and {self.calibrated}"
+            )
+
+    def __call__(self, confidence: float) -> float:
+        """Return the calibrated confidence."""
+        at = bisect.bisect_right(self.raw, confidence)
+        if at == 0:
+            return self.calibrated[0]
+        if at == len(self.raw):
+            return self.calibrated[-1]
+        left, right = self.raw[at - 1], self.raw[at]
+        share = (confidence - left) / (right - left)
+        low, high = self.calibrated[at - 1], self.calibrated[at]
+        return low + share * (high - low)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it in terms of JSON."""
+        return {
+            "calibration_version": CALIBRATION_VERSION, "kind": "isotonic",
+            "raw": list(self.raw), "calibrated": list(self.calibrated),
+        }  # fmt: skip
+
+
+def load_calibration(path: str | os.PathLike[str]) -> Calibration:
+    """Read a calibration from a small JSON file.
+
+    Raises
+    ------
+    ConfigurationError
+        With the file's name, if it is no calibration.
+    OSError
+        If it cannot be read.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(f"{os.fspath(path)}: is no JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{os.fspath(path)}: a calibration is a JSON object")
+    try:
+        return Calibration.from_dict(data)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{os.fspath(path)}: {error}") from error

@@ -1,0 +1,168 @@
+"""Findings that belong together, in order of onset: one story each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from ..core import DetectionResult, Finding, to_jsonable, word
+
+__all__ = ["Story", "all_findings", "onset_interval", "stories_of", "timeline"]
+
+Edges = Mapping[str, frozenset[str]]
+
+_PER_MODE = 20  # findings of one mode that are judged: a thousand alike say no more than twenty
+_EARLIEST = 12  # of those; the rest are the worst
+_PATIENCE = 100  # steps after its end in which a finding can still bring another about
+_PATIENCE_SHARE = 0.05  # the same as a share of the run so far, since steps may be logged rarely
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Findings linked by cause and effect.
+
+    Parameters
+    ----------
+    findings : tuple of Finding
+        In order: what can have begun it first.
+    depths : tuple of int
+        For each finding, how many effects lie between it and a beginning: 0
+        where nothing in the story explains it.
+    """
+
+    findings: tuple[Finding, ...]
+    depths: tuple[int, ...]
+
+    def told(self) -> str:
+        """Return what happened, in order: ``exploding gradients (step 3), then NaN (step 9)``."""
+        first: dict[str, Finding] = {}
+        for finding in self.findings:
+            first.setdefault(word(finding.failure_mode), finding)
+        return ", then ".join(_spoken(mode, finding) for mode, finding in first.items())
+
+
+def all_findings(detections: Sequence[DetectionResult], edges: Edges) -> list[Finding]:
+    """Return the findings of all that fired, in causal order, whatever the order given."""
+    found = [finding for result in detections if result.detected for finding in result.findings]
+    reach = {mode: len(_reached(mode, edges)) for mode in edges}
+    found.sort(key=lambda finding: _order(finding, reach))
+    by_mode: dict[str, list[Finding]] = {}
+    for finding in found:
+        by_mode.setdefault(word(finding.failure_mode), []).append(finding)
+    kept: set[int] = set()
+    for alike in by_mode.values():
+        # `sorted` is stable: of equally bad ones, the earlier.
+        worst = sorted(alike[_EARLIEST:], key=lambda f: (-f.severity.rank, -f.confidence))
+        kept.update(map(id, alike[:_EARLIEST] + worst[: _PER_MODE - _EARLIEST]))
+    return [finding for finding in found if id(finding) in kept]
+
+
+def stories_of(findings: Sequence[Finding], edges: Edges) -> tuple[Story, ...]:
+    """Return the connected parts of the causal graph, the one that began first in front.
+
+    Parameters
+    ----------
+    findings : sequence of Finding
+        As `all_findings` orders them.
+    edges : mapping from mode to modes
+    """
+    root = list(range(len(findings)))
+    depth = [0] * len(findings)
+
+    def find(at: int) -> int:
+        while root[at] != at:
+            root[at] = root[root[at]]
+            at = root[at]
+        return at
+
+    for late, effect in enumerate(findings):
+        explained: list[int] = []
+        for early, cause in enumerate(findings[:late]):
+            same = word(cause.failure_mode) == word(effect.failure_mode)
+            leads = word(effect.failure_mode) in edges.get(word(cause.failure_mode), frozenset())
+            if (same or leads) and _touch(cause, effect):
+                root[max(find(early), find(late))] = min(find(early), find(late))
+                explained.append(depth[early] + (not same))
+        depth[late] = min(explained, default=0)
+    parts: dict[int, list[int]] = {}
+    for at in range(len(findings)):
+        parts.setdefault(find(at), []).append(at)
+    return tuple(
+        Story(tuple(findings[at] for at in part), tuple(depth[at] for at in part))
+        for _, part in sorted(parts.items())
+    )
+
+
+def timeline(detections: Sequence[DetectionResult], edges: Edges) -> list[dict[str, Any]]:
+    """Return the first occurrence of each mode, in order, in terms of strict JSON."""
+    first: dict[str, Finding] = {}
+    for finding in all_findings(detections, edges):
+        first.setdefault(word(finding.failure_mode), finding)
+    return [
+        {
+            "step": to_jsonable(finding.onset_step),
+            "failure_mode": mode,
+            "severity": finding.severity.value,
+            "layer": finding.layer,
+            "replica_id": to_jsonable(finding.replica_id),
+        }
+        for mode, finding in first.items()
+    ]
+
+
+def onset_interval(finding: Finding) -> tuple[int, int] | None:
+    """Return the steps between which it began; None where it has no step."""
+    onset = finding.onset_step
+    if onset is None:
+        return None
+    low, high = finding.evidence.get("onset_low"), finding.evidence.get("onset_high")
+    return (
+        min(onset, low) if _is_step(low) else onset,
+        max(onset, high) if _is_step(high) else onset,
+    )
+
+
+def _is_step(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _reached(mode: str, edges: Edges) -> frozenset[str]:
+    return edges.get(mode, frozenset())
+
+
+def _order(finding: Finding, reach: Mapping[str, int]) -> tuple[Any, ...]:
+    """Earliest step first; at one step what has more effects, then layer, then replica."""
+    onset, mode = finding.onset_step, word(finding.failure_mode)
+    return (
+        onset is not None, onset or 0, -reach.get(mode, 0), mode, finding.layer or "",
+        str(finding.replica_id), finding.finding_id, -finding.severity.rank, -finding.confidence,
+        finding.message, repr(to_jsonable(finding.evidence)),
+    )  # fmt: skip
+
+
+def _touch(cause: Finding, effect: Finding) -> bool:
+    """Return whether `effect` came at a place and time at which `cause` can have made it."""
+    if None not in (cause.replica_id, effect.replica_id) and cause.replica_id != effect.replica_id:
+        # What began on one replica reaches the others through the averaging, all at once: such
+        # an effect is found on the whole, or it is of the same kind.
+        return cause.failure_mode == effect.failure_mode and _in_time(cause, effect)
+    return _in_time(cause, effect)
+
+
+def _in_time(cause: Finding, effect: Finding) -> bool:
+    early, late = onset_interval(cause), onset_interval(effect)
+    if early is None or late is None:
+        return True
+    if early[0] > late[1]:
+        return False
+    if cause.end_step is None:
+        return True
+    length = cause.end_step - early[0]
+    wait = max(_PATIENCE, length, int(_PATIENCE_SHARE * late[0]))
+    return late[0] - cause.end_step <= wait
+
+
+def _spoken(mode: str, finding: Finding) -> str:
+    name = mode.replace("_", " ")
+    return name if finding.onset_step is None else f"{name} (step {finding.onset_step})"
