@@ -8,6 +8,8 @@ namespace mlsd {
 
 namespace {
 
+constexpr double kLeastSum = 0x1p-1022;  // the reciprocal of less is infinite
+
 double sum_of(const double *x, std::size_t n) noexcept {
   double sum[4] = {};
   for (std::size_t i = 0; i < n; ++i) sum[i % 4] += x[i];
@@ -27,7 +29,7 @@ Divergence divergence(const double *p, const double *q, std::size_t n,
     out.p = first.p;
     out.q = first.q;
     out.invalid = first.invalid;
-    if (first.invalid || !(first.p > 0) || !(first.q > 0)) return out;
+    if (first.invalid || !(first.p >= kLeastSum) || !(first.q >= kLeastSum)) return out;
     const double away = std::log(first.p / first.q);
     out.value = first.sum / first.p - away;
     // Terms of very large or small values overflow, or lose their digits.
@@ -43,7 +45,8 @@ Divergence divergence(const double *p, const double *q, std::size_t n,
   }
   out.p = sum_of(p, n);
   out.q = sum_of(q, n);
-  const bool usable = out.p > 0 && out.q > 0 && std::isfinite(out.p) && std::isfinite(out.q);
+  const bool usable =
+      out.p >= kLeastSum && out.q >= kLeastSum && std::isfinite(out.p) && std::isfinite(out.q);
   const DivergenceSum found =
       kernel(p, q, n, usable ? 1.0 / out.p : 1.0, usable ? 1.0 / out.q : 1.0, kind);
   out.invalid = found.invalid || !(std::isfinite(out.p) && std::isfinite(out.q));
