@@ -48,7 +48,7 @@ class DetectionResult:
         One per place and occurrence, worst first.
     outcome : Outcome
     judged : tuple of str
-        The quantities on which this detector could conclude.
+        The quantities on which this detector could conclude, sorted.
     reason : str
         Why it is insufficient, not applicable or failed.
     contributing_count : int, optional
@@ -83,7 +83,7 @@ class DetectionResult:
         put(self, "contributing_signals", tuple(self.contributing_signals))
         put(self, "findings", tuple(sorted(self.findings, key=_worst_first)))
         put(self, "outcome", Outcome(self.outcome))
-        put(self, "judged", tuple(self.judged))
+        put(self, "judged", tuple(sorted(set(self.judged))))
         if self.severity is not None:
             put(self, "severity", Severity(self.severity))
         if self.contributing_count is None:

@@ -184,15 +184,12 @@ class NonFiniteDetector(BaseDetector):
         finding = state.findings.get(self._id(key, int(state["onset"][row])))
         if finding is None:
             return
-        evidence = {**finding.evidence, "count": before + held, "last_bad_step": last}
-        severity = _severity(key, before + held, True, _scaled(state, finding))
-        finding = replace(finding, evidence=evidence, severity=severity)
-        decided = None
         if before < PERSISTENT <= before + held:
-            # The step of the third bad value, however the history is cut.
+            # What the event says is known at the third bad value, however the history is cut.
             third = _nth_bad(self, series, begin, end, PERSISTENT - before, inside is not None)
             decided = int(series.steps[third])
-        state.replace(finding, decided)
+            state.replace(_counted(state, key, finding, PERSISTENT, decided), decided)
+        state.replace(_counted(state, key, finding, before + held, last))
 
     def _opened(
         self, key: SeriesKey, step: int, ring: npt.NDArray[np.float64], inside: dict[str, Any]
@@ -272,6 +269,13 @@ class NonFiniteDetector(BaseDetector):
         if "last_finite" in finding.evidence:
             text += f"; the last finite value before was {finding.evidence['last_finite']:.4g}"
         return text + "."
+
+
+def _counted(state: FoldState, key: SeriesKey, finding: Finding, count: int, last: int) -> Finding:
+    """Return the finding as it stands after `count` bad values, the last at step `last`."""
+    evidence = {**finding.evidence, "count": count, "last_bad_step": last}
+    severity = _severity(key, count, True, _scaled(state, finding))
+    return replace(finding, evidence=evidence, severity=severity)
 
 
 def _scaled(state: FoldState, finding: Finding) -> bool:
