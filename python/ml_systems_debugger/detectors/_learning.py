@@ -14,6 +14,7 @@ from ._trail import Floats, Trail
 __all__ = [
     "Followed",
     "has_norm",
+    "held_out_rise",
     "is_learning_rate",
     "is_training_loss",
     "learning_rate_facts",
@@ -31,6 +32,7 @@ RATE_SETTINGS = settings(floor=np.inf, rise=np.inf)
 """A learning rate: a schedule has no excursions."""
 
 _ENTRIES_BEFORE = 10
+_FEW = 5
 
 
 def is_training_loss(key: SeriesKey) -> bool:
@@ -67,6 +69,22 @@ def _beside(key: SeriesKey, followed: Sequence[Followed]) -> list[Followed]:
     same = [one for one in followed if (one[0].run, one[0].segment) == (key.run, key.segment)]
     own = [one for one in same if one[0].replica_id == key.replica_id and one[0] != key]
     return own if any(is_training_loss(k) or is_learning_rate(k) for k, _ in own) else same
+
+
+def held_out_rise(key: SeriesKey, followed: Sequence[Followed], part: float) -> float | None:
+    """Return by how much a held-out loss of the run ends above its start; None below `part` of it.
+
+    Held-out losses are means over a data set: their first value is no luck.
+    """
+    for other, trail in followed:
+        values = trail.entries[0]
+        same = (other.run, other.segment) == (key.run, key.segment)
+        if not same or other.name != "loss" or not other.held_out or len(values) < _FEW:
+            continue
+        first, late = trail[Field.FIRST], float(np.median(values[-(len(values) // 4) :]))
+        if late - first >= part * abs(first):
+            return late - first
+    return None
 
 
 def progress(loss: Trail) -> float:

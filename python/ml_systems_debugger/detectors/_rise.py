@@ -19,20 +19,21 @@ _BURSTS, _WILD, _MANY = 3, 5.0, 200
 def start_line(trail: Trail, start_rise: float, doubt: bool = True) -> tuple[float, float]:
     """Return the first value, and the rise above it that a lucky first value explains hardly.
 
-    One value may lie far below its kind by chance. With noise in proportion
-    to the level, as that of a run that has blown up, two spreads of the
-    logarithm; where later values went below the start (without `doubt`
-    that is not asked), four of them and two spreads of the values.
+    One value may lie far below its kind by chance. With noise in proportion to
+    the level, as that of a run that has blown up, two spreads of the logarithm;
+    where later values went below the start, four of them and four spreads of the
+    values; without `doubt` one, which is no more than a hint.
     """
     first = trail[Field.FIRST]
     sample = trail.recent[-(trail.excursion or len(trail.recent)) :]
     steps = trail.entries[1]
-    sure = not doubt or trail[Field.MIN_STEP] <= steps[-(-len(steps) // 100)]
-    plain, ratio = spread(sample) * (_LUCK if sure else 2 * _LUCK), 0.0
+    sure = trail[Field.MIN_STEP] <= steps[-(-len(steps) // 100)]
+    spreads = 0.5 * _LUCK if not doubt else _LUCK if sure else 2 * _LUCK
+    plain, ratio = spreads * spread(sample), 0.0
     if first > 0 and sample.min() > 0:
-        ratio = spread(np.log(sample)) * (1 if sure else 2)
-        plain = 0.0 if sure else 0.5 * plain
-    luck = max(plain, first * math.expm1(min(_LUCK * ratio, 100.0)))
+        ratio = spreads * spread(np.log(sample))
+        plain = plain if doubt and not sure else 0.0
+    luck = max(plain, first * math.expm1(min(ratio, 100.0)))
     return first, max(start_rise * abs(first), luck)
 
 

@@ -117,11 +117,13 @@ class TrailDetector(BaseDetector):
             return
         trail = Trail(row)
         verdict = self.judge(key, trail) if trail.count >= needed else None
+        if verdict is not None and verdict.severity < Severity.MEDIUM:
+            verdict = None
         broke = row[Field.REASON] == Reason.BROKE
         step = trail.step(Field.FIRST_BAD_STEP if broke else Field.LAST_STEP)
         known = state.memory["open"].get(place)
         if known is None:
-            if verdict is None or verdict.severity < Severity.MEDIUM:
+            if verdict is None:
                 return
             self._open(state, key, place, verdict, step)
             row[Field.WATCH] = 1
@@ -229,14 +231,12 @@ class TrailDetector(BaseDetector):
         for key, trail in ready:
             known = open_ids.get(places[key])
             verdict = self.judge(key, trail)
-            if verdict is None:
+            weighed = None if verdict is None else self.weigh(key, verdict, followed, context)
+            if weighed is None:
                 if known is not None:
                     last = trail.step(Field.LAST_STEP)
                     settled = self.settled(state.findings[known], last)
                     found.update({} if settled is None else {known: settled})
-                continue
-            weighed = self.weigh(key, verdict, followed, context)
-            if weighed is None:
                 continue
             if known is None:
                 number = numbers.get(places[key], 0)

@@ -22,7 +22,13 @@ from ..core import (
     detectors,
 )
 from ..kernels.trail import Field, settings
-from ._learning import RATE_SETTINGS, Followed, is_learning_rate, is_training_loss
+from ._learning import (
+    RATE_SETTINGS,
+    Followed,
+    held_out_rise,
+    is_learning_rate,
+    is_training_loss,
+)
 from ._loss_rules import DIVERGENCE
 from ._rise import bursts, rise_verdict, start_line
 from ._trail import Floats, Trail, Verdict, jitter, wander
@@ -37,7 +43,6 @@ _HUGE = 10.0  # times what is asked for: plain
 _MOST = 0.8  # of the values since the onset stay above the middle
 _FAINT = 1.0 / 3.0  # of `rise`: lost progress that matters, but not for sure,
 _LEARNT = 0.25  # where there was some, as a part of the best level
-_FEW = 5
 
 
 @detectors.register("divergent_training")
@@ -47,17 +52,16 @@ class DivergentTrainingDetector(TrailDetector):
 
     What it detects
     ---------------
-    A training loss that stands, for long, well above the best level that it
-    had, or above where it began: a blow-up in the first steps as well as a
-    climb after thousands of good ones, a fall back to the loss of chance, and
-    bursts that return again and again. Held-out losses rise for another reason
-    (overfitting); they are judged only where no training loss is logged.
+    A training loss that stands, for long, well above its best level or above
+    where it began: after a blow-up in the first steps, a climb, a fall back to
+    the loss of chance, or in bursts that return again and again. Held-out
+    losses rise for another reason (overfitting); they are judged only where no
+    training loss is logged.
 
     Why it matters
     --------------
-    Such a run is lost from the onset on; every later step costs and teaches
-    nothing. Most often the learning rate is too high for the loss surface, and
-    a restart from a checkpoint before the onset with a lower one saves it.
+    Such a run is lost from the onset on. Most often the learning rate is too
+    high; a restart from a checkpoint before the onset with a lower one saves it.
 
     How it decides
     --------------
@@ -82,9 +86,6 @@ class DivergentTrainingDetector(TrailDetector):
     stretch. A third of `rise` is a medium finding; what recovers
     becomes one, or a low one where it rose less than three times what is asked.
 
-    On 1,000 simulated healthy runs (AR(0.9) and t3 noise, decays, cycles,
-    saw-teeth, warm-ups, outliers) no run ended with a high finding.
-
     Parameters
     ----------
     lost_gain : float
@@ -98,7 +99,7 @@ class DivergentTrainingDetector(TrailDetector):
     sigmas : float
         Nomination of an excursion, in running standard deviations.
     persistence : float
-        Part of the run for which it must last (at least `min_points` values;
+        Part of the run for which it must last (`min_points` values at least;
         16 where the rise is ten times what is asked for).
     min_points : int
         Values of a series below which nothing is judged.
@@ -107,7 +108,7 @@ class DivergentTrainingDetector(TrailDetector):
     --------
     ``rule`` (jump, climb, bursts, growth_then_non_finite), ``series``,
     ``start``, ``best``, ``last``, ``rise``, ``asked``, ``ratio`` (last over
-    best), ``lost_gain`` (part of the progress that is lost), ``above_start``,
+    best), ``lost_gain`` (part of the progress), ``above_start``,
     ``held_out_rise``, ``peak``, ``peak_step``, ``persistence_steps``, ``onset_step``,
     ``onset_low``, ``onset_high``, ``noise``, ``recovered``,
     ``first_non_finite_step``, ``lr_at_onset``, ``lr_jump``,
@@ -174,19 +175,13 @@ class DivergentTrainingDetector(TrailDetector):
         self, key: SeriesKey, verdict: Verdict, followed: Sequence[Followed], context: Context
     ) -> Verdict | None:
         """Ask held-out losses, which are means over a data set, where noise leaves a doubt."""
-        if verdict.severity is not Severity.MEDIUM or verdict.evidence["above_start"] <= 0:
+        if verdict.severity > Severity.MEDIUM or verdict.evidence["above_start"] <= 0:
             return verdict
-        for other, trail in followed:
-            if (other.run, other.segment) != (key.run, key.segment) or not other.held_out:
-                continue
-            values = trail.entries[0]
-            if other.name != "loss" or len(values) < _FEW:
-                continue
-            first, late = trail[Field.FIRST], float(np.median(values[-(len(values) // 4) :]))
-            if late - first >= self.start_rise * abs(first):
-                facts = {**verdict.evidence, "held_out_rise": round(late - first, 6)}
-                return replace(verdict, severity=Severity.HIGH, evidence=facts)
-        return verdict
+        rise = held_out_rise(key, followed, self.start_rise)
+        if rise is not None:
+            facts = {**verdict.evidence, "held_out_rise": round(rise, 6)}
+            return replace(verdict, severity=Severity.HIGH, evidence=facts)
+        return None if verdict.severity is Severity.LOW else verdict
 
     def settled(self, before: Finding, step: int) -> Finding | None:
         """Close it; what recovered matters where it was far, not where it was a mere hill."""
@@ -195,9 +190,7 @@ class DivergentTrainingDetector(TrailDetector):
         return found if far or found is None else replace(found, severity=Severity.LOW)
 
     def across(
-        self,
-        followed: Sequence[Followed],
-        context: Context,
+        self, followed: Sequence[Followed], context: Context
     ) -> Iterable[tuple[SeriesKey, Verdict]]:
         """Judge held-out losses where the run has no training loss."""
         if any(is_training_loss(key) for key, _ in followed):
@@ -219,10 +212,9 @@ class DivergentTrainingDetector(TrailDetector):
     def _asked(self, trail: Trail, before: int, part: float = 1.0) -> tuple[float, float]:
         """Return the best level of the first `before` groups, and the rise above it that is much.
 
-        `part` lowers what is asked of the rise over the best level. The progress
-        is measured from the first value or from the median of the first eight,
-        whichever is lower: a blow-up in the second step must not count as a
-        start, nor one wild first value.
+        `part` lowers what is asked of that rise. Progress is measured from the first
+        value or the median of the first eight, whichever is lower: neither a blow-up
+        in the second step nor one wild first value is a start.
         """
         groups = trail.groups
         first = trail[Field.FIRST]
@@ -281,10 +273,11 @@ class DivergentTrainingDetector(TrailDetector):
         groups = len(trail.groups.levels)
         yield self._asked(trail, groups), Severity.HIGH, self._long(trail)
         yield start_line(trail, self.start_rise), Severity.HIGH, self._long(trail)
-        yield start_line(trail, self.start_rise, doubt=False), Severity.MEDIUM, 0.1 * trail.count
         best, asked = self._asked(trail, groups, _FAINT)
         if trail[Field.FIRST] - best >= _LEARNT * abs(best):
             yield (best, asked), Severity.MEDIUM, 0.05 * trail.count
+        # Nothing by itself: a held-out loss must confirm it.
+        yield start_line(trail, self.start_rise, doubt=False), Severity.LOW, 0.1 * trail.count
 
     def _climb(self, trail: Trail) -> Verdict | None:
         """Judge a level above the best one for long, however it came there."""
