@@ -15,7 +15,7 @@ using mlsd_bindings::Input;
 namespace {
 
 // Below this many bytes the work takes less time than giving up the GIL and taking it back.
-constexpr std::size_t kGilBytes = 16384;
+constexpr std::size_t kGilBytes = std::size_t{1} << 17;
 
 template <typename F>
 auto without_gil(std::size_t bytes, F work) {
@@ -114,6 +114,14 @@ PyObject *digest(PyObject *, PyObject *const *args, Py_ssize_t count, PyObject *
     const std::size_t bytes = bytes_of(in.array);
     return PyLong_FromUnsignedLongLong(
         without_gil(bytes, [&] { return mlsd::digest(in.array.data, bytes, 0); }));
+  });
+}
+
+PyObject *read_all(PyObject *, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+  return run("read_all", args, count, keywords, [](const Input &in) {
+    const std::size_t bytes = bytes_of(in.array);
+    return PyLong_FromUnsignedLongLong(
+        without_gil(bytes, [&] { return mlsd::read_all(in.array.data, bytes); }));
   });
 }
 
@@ -416,6 +424,7 @@ PyMethodDef fast_calls[] = {
     MLSD_FAST(l2_norm, "Return the square root of the sum of squares."),
     MLSD_FAST(l1_norm, "Return the sum of magnitudes."),
     MLSD_FAST(max_norm, "Return the largest magnitude."),
+    MLSD_FAST(read_all, "Load every byte and return their bitwise or: the limit for any kernel."),
     MLSD_FAST(digest, "Return the 64-bit digest of the elements' bytes."),
 #undef MLSD_FAST
     {"global_norm", global_norm, METH_O,

@@ -11,7 +11,7 @@ constexpr double kInfinity = __builtin_inf();
 
 // The hardware's prefetcher stops at every 4 KiB page; this runs over the edge. Reading ahead of
 // the array's end is harmless: a prefetch never faults.
-constexpr size_t kAhead = 4096;
+constexpr size_t kAhead = 1024;
 inline void ahead(const char *p, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64)
     __builtin_prefetch(reinterpret_cast<const char *>(reinterpret_cast<uintptr_t>(p) + kAhead + i),
@@ -340,13 +340,16 @@ struct Bits<vd> {
   static constexpr uint64_t magnitude = 0x7fffffffffffffffull, infinity = 0x7ff0000000000000ull;
 };
 
+// What a span leaves in its lanes. Two chains of it run side by side, since an addition takes about
+// as long as one vector's whole work.
 template <typename V>
 struct Lanes {
-  V min, max, abs_sum, squares, shifted, shifted_squares;
+  V min, max, abs_sum, sum, squares;
+  V shifted_squares;             // and then `sum` is of the distances from the pivot, too
   typename Bits<V>::U smallest;  // magnitude bits
 };
 
-template <typename V>
+template <bool shift, typename V>
 inline void absorb(Lanes<V> *l, V v, V pivot) {
   using U = typename Bits<V>::U;
   const U m = bits_as<U>(v) & (U{} + Bits<V>::magnitude);
@@ -355,16 +358,31 @@ inline void absorb(Lanes<V> *l, V v, V pivot) {
   l->max = maximum(l->max, v);
   l->abs_sum += bits_as<V>(m);
   l->squares += v * v;
-  const V d = v - pivot;
-  l->shifted += d;
-  l->shifted_squares += d * d;
+  if constexpr (shift) {
+    const V d = v - pivot;
+    l->sum += d;
+    l->shifted_squares += d * d;
+  } else {
+    l->sum += v;
+  }
+}
+
+template <bool shift, typename V>
+inline void join(Lanes<V> *l, const Lanes<V> &other) {
+  l->smallest = minimum(l->smallest, other.smallest);
+  l->min = minimum(l->min, other.min);
+  l->max = maximum(l->max, other.max);
+  l->abs_sum += other.abs_sum;
+  l->squares += other.squares;
+  l->sum += other.sum;
+  if constexpr (shift) l->shifted_squares += other.shifted_squares;
 }
 
 template <typename V>
 struct Totals {
   V min, max;
-  vd abs_low = {}, abs_high = {}, sq_low = {}, sq_high = {}, d_low = {}, d_high = {}, d2_low = {},
-     d2_high = {};
+  vd abs_low = {}, abs_high = {}, sq_low = {}, sq_high = {}, sum_low = {}, sum_high = {},
+     d2_low = {}, d2_high = {};
 };
 
 template <typename F>
@@ -423,48 +441,133 @@ inline Lanes<V> fresh_lanes() {
   return l;
 }
 
-// One span of at most kShort elements. With `masked`, non-finite lanes count as the pivot in the
-// shifted sums, as zero in the others, and not at all in the extremes.
-template <typename F, bool masked>
+// Formats whose first pass has instructions of its own on this target: `own_lanes` takes as many
+// elements as it can and returns how many.
+template <typename F>
+constexpr bool has_own_lanes = false;
+
+#if defined(__AVX512BF16__)
+// Pairs of bfloat16 are multiplied and added into 32-bit lanes by one instruction. It takes
+// subnormals for zeros, which is below anything that a sum above the floor of `stats_pass` could
+// feel. Extremes are those of the bit patterns: the negative ones with their order turned round.
+inline __m512i ordered(__m512i x) {
+  const __m512i negative = _mm512_srai_epi16(x, 15);
+  return _mm512_ternarylogic_epi32(x, negative, _mm512_set1_epi16(0x7fff), 0x78);  // x ^ (n & m)
+}
+
+struct BrainLanes {
+  __m512 sum = _mm512_setzero_ps(), abs_sum = sum, squares = sum;
+
+  void absorb(__m512i x, __m512i magnitude) {
+    const __m512bh one = (__m512bh)_mm512_set1_epi16(0x3f80), v = (__m512bh)x;
+    sum = _mm512_dpbf16_ps(sum, v, one);
+    abs_sum = _mm512_dpbf16_ps(abs_sum, (__m512bh)magnitude, one);
+    squares = _mm512_dpbf16_ps(squares, v, v);
+  }
+};
+
+inline void halves_of(__m512i x, vf *a, vf *b) {
+  const vu32 both = (vu32)x;
+  *a = bits_as<vf>(both << 16);
+  *b = bits_as<vf>(both & (vu32{} + 0xffff0000u));
+}
+
+inline size_t brain_lanes(const char *p, size_t n, Lanes<vf> *l) {
+  if (n < 64) return 0;
+  BrainLanes even, odd;
+  const __m512i mask = _mm512_set1_epi16(0x7fff);
+  __m512i low = mask, high = _mm512_set1_epi16(-0x8000), least = mask;
+  size_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+    ahead(p + 2 * i, 128);
+    const __m512i x = load<__m512i>(p + 2 * i), y = load<__m512i>(p + 2 * i + 64);
+    const __m512i a = _mm512_and_si512(x, mask), b = _mm512_and_si512(y, mask);
+    least = _mm512_min_epu16(_mm512_min_epu16(least, a), b);
+    const __m512i u = ordered(x), v = ordered(y);
+    low = _mm512_min_epi16(_mm512_min_epi16(low, u), v);
+    high = _mm512_max_epi16(_mm512_max_epi16(high, u), v);
+    even.absorb(x, a);
+    odd.absorb(y, b);
+  }
+  vf a, b;
+  halves_of(ordered(low), &a, &b);  // its own inverse
+  l->min = minimum(l->min, minimum(a, b));
+  halves_of(ordered(high), &a, &b);
+  l->max = maximum(l->max, maximum(a, b));
+  halves_of(least, &a, &b);
+  l->smallest = minimum(l->smallest, minimum(bits_as<vu32>(a), bits_as<vu32>(b)));
+  l->sum += (vf)even.sum + (vf)odd.sum;
+  l->abs_sum += (vf)even.abs_sum + (vf)odd.abs_sum;
+  l->squares += (vf)even.squares + (vf)odd.squares;
+  return i;
+}
+
+template <>
+constexpr bool has_own_lanes<BF16> = true;
+inline size_t own_lanes(BF16, const char *p, size_t n, Lanes<vf> *l) {
+  return brain_lanes(p, n, l);
+}
+template <Dtype D>
+constexpr bool has_own_lanes<Float8<D>> = true;
+template <Dtype D>
+inline size_t own_lanes(Float8<D>, const char *p, size_t n, Lanes<vf> *l) {
+  return brain_lanes(p, n, l);
+}
+#endif
+
+// One span of at most kShort elements, a whole number of vectors, all finite.
+template <typename F, bool shift>
 inline Lanes<typename F::V> span_lanes(const char *p, size_t n, typename F::V pivot) {
+  using V = typename F::V;
+  constexpr size_t L = lanes<V>;
+  Lanes<V> l = fresh_lanes<V>();
+  size_t i = 0;
+  if constexpr (!shift && has_own_lanes<F>) {
+    i = own_lanes(F{}, p, n, &l);
+  } else {
+    Lanes<V> other = fresh_lanes<V>();
+    for (; i + 2 * L <= n; i += 2 * L) {
+      V a, b;
+      ahead(p + i * F::step, 2 * L * F::step);
+      F::pair(p + i * F::step, &a, &b);
+      absorb<shift>(&l, a, pivot);
+      absorb<shift>(&other, b, pivot);
+    }
+    join<shift>(&l, other);
+  }
+  for (; i + L <= n; i += L) absorb<shift>(&l, F::vector(p + i * F::step), pivot);
+  return l;
+}
+
+// The same for any n and any values: non-finite lanes and those past the end count as the pivot in
+// the shifted sums, as zero in the others, and not at all in the extremes.
+template <typename F, bool shift>
+inline Lanes<typename F::V> masked_lanes(const char *p, size_t n, typename F::V pivot) {
   using V = typename F::V;
   using U = typename Bits<V>::U;
   constexpr size_t L = lanes<V>;
-  const U infinity = U{} + Bits<V>::infinity;
+  const U magnitude = U{} + Bits<V>::magnitude, infinity = U{} + Bits<V>::infinity;
+  const U below = infinity | ~magnitude;
   Lanes<V> l = fresh_lanes<V>();
-  const auto one = [&](V v, U counted) {
-    if constexpr (!masked) {
-      (void)counted;
-      absorb(&l, v, pivot);
-    } else {
-      const U m = bits_as<U>(v) & (U{} + Bits<V>::magnitude);
-      const U good = bits_as<U>(m < infinity) & counted;
-      const V clean = bits_as<V>(bits_as<U>(v) & good);
+  for (size_t i = 0; i < n; i += L) {
+    const size_t here = smaller(L, n - i);
+    // A lane past the end is as good as a NaN: of no account.
+    const V v = here == L ? F::vector(p + i * F::step)
+                          : tail_vector<F>(p + i * F::step, here, __builtin_nan(""));
+    const U m = bits_as<U>(v) & magnitude;
+    const U good = bits_as<U>(m < infinity);
+    const V clean = bits_as<V>(bits_as<U>(v) & good);
+    l.smallest = minimum(l.smallest, m | (~good & magnitude));
+    l.min = minimum(l.min, bits_as<V>((bits_as<U>(v) & good) | (infinity & ~good)));
+    l.max = maximum(l.max, bits_as<V>((bits_as<U>(v) & good) | (below & ~good)));
+    l.abs_sum += magnitude_of(clean);
+    l.squares += clean * clean;
+    if constexpr (shift) {
       const V d = bits_as<V>(bits_as<U>(v - pivot) & good);
-      l.smallest = minimum(l.smallest, m | (~good & (U{} + Bits<V>::magnitude)));
-      l.min = minimum(l.min, bits_as<V>((bits_as<U>(v) & good) | (infinity & ~good)));
-      const U below = infinity | ~(U{} + Bits<V>::magnitude);
-      l.max = maximum(l.max, bits_as<V>((bits_as<U>(v) & good) | (below & ~good)));
-      l.abs_sum += magnitude_of(clean);
-      l.squares += clean * clean;
-      l.shifted += d;
+      l.sum += d;
       l.shifted_squares += d * d;
-    }
-  };
-  size_t i = 0;
-  for (; i + 2 * L <= n; i += 2 * L) {
-    V a, b;
-    ahead(p + i * F::step, 2 * L * F::step);
-    F::pair(p + i * F::step, &a, &b);
-    one(a, ~U{});
-    one(b, ~U{});
-  }
-  for (; i + L <= n; i += L) one(F::vector(p + i * F::step), ~U{});
-  if constexpr (masked) {
-    if (i < n) {
-      U counted = {};
-      for (size_t lane = 0; lane < n - i; ++lane) counted[lane] = ~(U{}[0]);
-      one(tail_vector<F>(p + i * F::step, n - i, 0.0), counted);
+    } else {
+      l.sum += clean;
     }
   }
   return l;
@@ -492,7 +595,7 @@ inline bool has_small(typename Bits<typename F::V>::U least) {
 }
 
 // Adds one span to a block; sums are flushed to 64 bits.
-template <typename F>
+template <typename F, bool shift>
 inline void add_span(const char *p, size_t n, typename F::V pivot, BlockStats *out,
                      Totals<typename F::V> *t) {
   using V = typename F::V;
@@ -502,40 +605,28 @@ inline void add_span(const char *p, size_t n, typename F::V pivot, BlockStats *o
     t->max = maximum(t->max, l.max);
     flush(l.abs_sum, &t->abs_low, &t->abs_high);
     flush(l.squares, &t->sq_low, &t->sq_high);
-    flush(l.shifted, &t->d_low, &t->d_high);
-    flush(l.shifted_squares, &t->d2_low, &t->d2_high);
+    flush(l.sum, &t->sum_low, &t->sum_high);
+    if constexpr (shift) flush(l.shifted_squares, &t->d2_low, &t->d2_high);
     if (has_small<F>(l.smallest)) count_small<F>(q, count, out);
   };
   const size_t whole = n / L * L;
   if (whole != 0) {
-    Lanes<V> l = span_lanes<F, false>(p, whole, pivot);
+    Lanes<V> l = span_lanes<F, shift>(p, whole, pivot);
     if (!all_finite(l.squares)) {  // a non-finite value, or an overflow
       count_special<F>(p, whole, out);
-      l = span_lanes<F, true>(p, whole, pivot);
+      l = masked_lanes<F, shift>(p, whole, pivot);
     }
     take(l, p, whole);
   }
   if (whole < n) {
     const char *q = p + whole * F::step;
     count_special<F>(q, n - whole, out);
-    take(span_lanes<F, true>(q, n - whole, pivot), q, n - whole);
+    take(masked_lanes<F, shift>(q, n - whole, pivot), q, n - whole);
   }
 }
 
-// Mean of the finite values of the first span: deviations from it stay small, so that their squares
-// keep their digits however far from zero the values lie.
-template <typename F>
-inline double pivot_of(const char *p, size_t n) {
-  double sum = 0;
-  size_t count = 0;
-  each_value<F>(p, smaller(n, 256), [&](double x) {
-    if (x - x == 0) {
-      sum += x;
-      ++count;
-    }
-  });
-  const double mean = count == 0 ? 0.0 : sum / static_cast<double>(count);
-  return mean - mean == 0 ? mean : 0.0;
+inline double finite_count(const BlockStats &s, size_t n) {
+  return static_cast<double>(n - s.nan - s.posinf - s.neginf);
 }
 
 template <typename F>
@@ -562,51 +653,101 @@ inline void careful_sums(const char *p, size_t n, double count, BlockStats *out)
   out->deviations = {scale, deviations};
 }
 
-template <typename F>
-inline void stats_block(const char *p, size_t n, BlockStats *out) {
+// Whether values lie so far from zero that their squares say little about their spread.
+inline bool far_from_zero(double mean, double mean_square, double factor) {
+  const double square = mean * mean;
+  return square > factor * (mean_square - square) && square < kInfinity;
+}
+
+// All of a block, distances taken from `center` (or, without `shift`, from zero). False where they
+// should have been taken from *better.
+template <typename F, bool shift>
+inline bool stats_pass(const char *p, size_t n, double center, BlockStats *out, double *better) {
   using V = typename F::V;
   *out = BlockStats{};
   out->min = kInfinity;
   out->max = -kInfinity;
-  if (n == 0) return;
   alignas(64) char scratch[kShort * 8];
-  const V pivot = V{} + static_cast<decltype(V{}[0] + V{}[0])>(pivot_of<F>(p, n));
+  const V pivot = V{} + static_cast<decltype(V{}[0] + V{}[0])>(center);
   Totals<V> t = {};
   t.min = fresh_lanes<V>().min;
   t.max = fresh_lanes<V>().max;
   for (size_t i = 0; i < n; i += kShort) {
     const size_t count = smaller(kShort, n - i);
-    add_span<F>(F::span(p, i, count, scratch), count, pivot, out, &t);
+    add_span<F, shift>(F::span(p, i, count, scratch), count, pivot, out, &t);
+    if constexpr (!shift) {
+      if (i != 0 || n <= kShort) continue;
+      const double seen = finite_count(*out, count);
+      const double mean = seen > 0 ? across(t.sum_low + t.sum_high) / seen : 0.0;
+      if (seen > 0 && far_from_zero(mean, across(t.sq_low + t.sq_high) / seen, 1.0)) {
+        *better = mean;
+        return false;
+      }
+    }
   }
   for (size_t lane = 0; lane < lanes<V>; ++lane) {
     const double low = static_cast<double>(t.min[lane]), high = static_cast<double>(t.max[lane]);
     if (low < out->min) out->min = low;
     if (high > out->max) out->max = high;
   }
-  const double count = static_cast<double>(n - out->nan - out->posinf - out->neginf);
-  if (count == 0) return;
-  const double squares = across(t.sq_low + t.sq_high), shifted = across(t.d_low + t.d_high);
-  const double shifted_squares = across(t.d2_low + t.d2_high);
+  const double count = finite_count(*out, n);
+  if (count == 0) return true;
+  const double squares = across(t.sq_low + t.sq_high), sum = across(t.sum_low + t.sum_high);
   const double abs_sum = across(t.abs_low + t.abs_high);
+  const double around = shift ? across(t.d2_low + t.d2_high) : squares;
   const double floor = count * (sizeof(V{}[0]) == 4 ? 0x1p-100 : 0x1p-960);
-  const double all = squares + shifted_squares + abs_sum;
+  const double all = squares + around + abs_sum;
   const bool zeros = out->min == 0 && out->max == 0;
   if (all - all != 0 || (squares < floor && !zeros)) {
     careful_sums<F>(p, n, count, out);
-    return;
+    return true;
+  }
+  if constexpr (!shift) {
+    if (far_from_zero(sum / count, squares / count, 4.0)) {
+      *better = sum / count;
+      return false;
+    }
   }
   out->abs_sum = abs_sum;
-  out->mean = static_cast<double>(pivot[0]) + shifted / count;
-  const double deviations = shifted_squares - shifted * (shifted / count);
+  out->mean = (shift ? static_cast<double>(pivot[0]) : 0.0) + sum / count;
+  const double deviations = around - sum * (sum / count);
   out->squares = {1.0, squares};
   out->deviations = {1.0, deviations > 0 ? deviations : 0.0};
+  return true;
+}
+
+// Gradients and most weights lie around zero, where the sum of squares serves the norm and the
+// spread at once. Where the mean is large against the spread, the digits of the spread would be
+// lost: the block is then done with distances from a value near its mean.
+template <typename F>
+inline void stats_block(const char *p, size_t n, BlockStats *out) {
+  double center = 0;
+  if (stats_pass<F, false>(p, n, 0.0, out, &center)) return;
+  stats_pass<F, true>(p, n, center, out, &center);
+}
+
+// ---- the read limit ---------------------------------------------------------------------------
+
+inline uint64_t read_bytes(const char *p, size_t bytes) {
+  vu64 lanes8[8] = {};
+  size_t i = 0;
+  for (; i + 8 * W <= bytes; i += 8 * W) {
+    for (size_t k = 0; k < 8; ++k) lanes8[k] |= load<vu64>(p + i + k * W);
+  }
+  uint64_t all = 0;
+  for (const vu64 &v : lanes8)
+    for (size_t lane = 0; lane < lanes<vu64>; ++lane) all |= v[lane];
+  for (; i < bytes; i += 8) {
+    uint64_t word = 0;
+    __builtin_memcpy(&word, p + i, smaller(8, bytes - i));
+    all |= word;
+  }
+  return all;
 }
 
 // ---- digest -----------------------------------------------------------------------------------
 
-// Two Feistel rounds over the halves of a word: a bijection, so that one changed word always
-// changes the sum, made of 32-bit products, which every target has as one instruction.
-inline vu64 product(vu64 x, vu64 factor) {  // of the low halves
+inline vu64 product(vu64 x, vu64 factor) {  // of their low halves
 #if defined(__AVX512F__)
   return (vu64)_mm512_maskz_mul_epu32(0xff, (__m512i)x, (__m512i)factor);
 #elif defined(__AVX2__)
@@ -619,11 +760,10 @@ inline vu64 product(vu64 x, vu64 factor) {  // of the low halves
 #endif
 }
 
-inline vu64 mix(vu64 x) {
-  x ^= product(x, vu64{} + 0x9e3779b1ull) << 32;
-  x ^= product(x >> 32, vu64{} + 0x85ebca77ull) >> 32;
-  return x;
-}
+// With x = high * 2^32 + low: (low + 2^32) * (high + 1) - 2^32, one product of the halves. Both
+// factors are never zero, so a change in one half alone always changes the result; a change in both
+// escapes with a probability of about 2^-64.
+inline vu64 mix(vu64 x) { return product(x, x >> 32) + x; }
 
 inline uint64_t digest_bytes(const char *p, size_t bytes, uint64_t start) {
   constexpr uint64_t key = 0x9e3779b97f4a7c15ull;

@@ -46,13 +46,13 @@ Result with_format(Dtype dtype, Function f) {
   __builtin_unreachable();
 }
 
-// The formats with a table: converted span by span, then looked at as 32-bit floats.
+// The formats with a table: converted span by span, then looked at as bfloat16.
 template <typename F>
 size_t find_converted(const char *p, size_t n) {
   alignas(64) char scratch[kShort * 8];
   for (size_t i = 0; i < n; i += kShort) {
     const size_t count = smaller(kShort, n - i);
-    const size_t at = find_nonfinite<SingleExponent>(F::span(p, i, count, scratch), count);
+    const size_t at = find_nonfinite<BrainExponent>(F::span(p, i, count, scratch), count);
     if (at != count) return i + at;
   }
   return n;
@@ -65,7 +65,7 @@ NonfiniteCounts count_converted(const char *p, size_t n) {
   for (size_t i = 0; i < n; i += kShort) {
     const size_t count = smaller(kShort, n - i);
     const NonfiniteCounts part =
-        count_nonfinite<SingleExponent>(F::span(p, i, count, scratch), count);
+        count_nonfinite<BrainExponent>(F::span(p, i, count, scratch), count);
     out.nan += part.nan;
     out.posinf += part.posinf;
     out.neginf += part.neginf;
@@ -141,12 +141,15 @@ void stats_any(const void *data, size_t n, Dtype dtype, BlockStats *out) {
 uint64_t digest_any(const void *data, size_t bytes, uint64_t start) {
   return digest_bytes(static_cast<const char *>(data), bytes, start);
 }
+uint64_t read_any(const void *data, size_t bytes) {
+  return read_bytes(static_cast<const char *>(data), bytes);
+}
 
 }  // namespace
 
 extern const ArrayKernels array_kernels;
-const ArrayKernels array_kernels = {count_any, has_any,     first_any, squares_any,
-                                    abs_any,   largest_any, stats_any, digest_any};
+const ArrayKernels array_kernels = {count_any,   has_any,   first_any,  squares_any, abs_any,
+                                    largest_any, stats_any, digest_any, read_any};
 
 }  // namespace MLSD_TARGET_NAMESPACE
 }  // namespace mlsd

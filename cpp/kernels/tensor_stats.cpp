@@ -279,4 +279,17 @@ std::uint64_t digest(const void *data, std::size_t bytes, std::uint64_t start) {
   return sum;
 }
 
+std::uint64_t read_all(const void *data, std::size_t bytes) {
+  const ArrayKernels &kernels = *active_target().arrays;
+  if (bytes <= kBlock) return kernels.read(data, bytes);
+  const ArrayRef array{data, bytes, Dtype::u8};
+  const Plan plan(&array, 1);
+  std::atomic<std::uint64_t> all{0};
+  over_blocks(plan, [&](std::size_t block) {
+    all.fetch_or(kernels.read(at(array, block * kBlock), block_length(bytes, block)),
+                 std::memory_order_relaxed);
+  });
+  return all.load();
+}
+
 }  // namespace mlsd

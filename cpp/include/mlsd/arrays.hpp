@@ -55,6 +55,9 @@ struct ArrayKernels {
   // sum of mix(word xor K * index) mod 2^64 over little-endian 8-byte words, the last one filled up
   // with zeros. Depends on the place of every word, never on the order of the work.
   std::uint64_t (*digest)(const void *data, std::size_t bytes, std::uint64_t start);
+  // Loads every byte and does as good as nothing with it: the limit that the others are measured
+  // against.
+  std::uint64_t (*read)(const void *data, std::size_t bytes);
 };
 
 }  // namespace mlsd

@@ -56,5 +56,6 @@ bool has_nonfinite(ArrayRef array);
 NonfiniteCounts count_nonfinite(ArrayRef array);
 std::size_t first_nonfinite(ArrayRef array);
 std::uint64_t digest(const void *data, std::size_t bytes, std::uint64_t start);
+std::uint64_t read_all(const void *data, std::size_t bytes);
 
 }  // namespace mlsd

@@ -142,7 +142,5 @@ def digest(x: Any) -> int:
     total = 0
     for place, word in enumerate(np.frombuffer(raw, "<u8").tolist(), start=1):
         mixed = word ^ (place * 0x9E37_79B9_7F4A_7C15 & _WORD)
-        mixed ^= ((mixed & 0xFFFF_FFFF) * 0x9E37_79B1 << 32) & _WORD
-        mixed ^= (mixed >> 32) * 0x85EB_CA77 >> 32
-        total += mixed
+        total += (mixed & 0xFFFF_FFFF) * (mixed >> 32) + mixed
     return total & _WORD
