@@ -42,10 +42,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that is said of one cause in one story; `links` strongest first."""
+    """All that is said of one cause in one story: `links` strongest first, `findings` in order."""
 
     cause: RootCauseLike
     links: tuple[Link, ...]
+    findings: tuple[Finding, ...]
     odds: float
     against: tuple[str, ...]
 
@@ -66,7 +67,7 @@ class Case:
     def evidence_for(self) -> list[str]:
         """Return the findings, each with the rules that read it, then what else speaks for it."""
         texts: list[str] = []
-        for finding in self.supports():
+        for finding in self.findings:
             own = [link for link in self.links if link.finding is finding]
             codes = ", ".join(dict.fromkeys(link.rule.code for link in own))
             texts.append(f"{_shown(finding)} [{codes}]")
@@ -74,10 +75,6 @@ class Case:
                 conditions = (*link.rule.when, *(c for c, _ in link.spoke_for))
                 texts += [_said(c, link.facts) for c in conditions if c.says]
         return texts
-
-    def supports(self) -> tuple[Finding, ...]:
-        """Return the findings, each once (by identity: evidence may hold arrays)."""
-        return tuple({id(link.finding): link.finding for link in self.links}.values())
 
 
 def cases_of(
@@ -133,7 +130,12 @@ def _case(found: Sequence[Link]) -> Case:
     for factor in against.values():
         odds *= factor
     probability = min(1.0 - missing, _CERTAIN)
-    return Case(links[0].rule.cause, links, probability / (1.0 - probability) * odds, tuple(texts))
+    # Each finding once, by identity: evidence may hold arrays, which have no equality.
+    findings = tuple({id(link.finding): link.finding for link in found}.values())
+    return Case(
+        links[0].rule.cause, links, findings, probability / (1.0 - probability) * odds,
+        tuple(texts),
+    )  # fmt: skip
 
 
 def _shown(finding: Finding) -> str:

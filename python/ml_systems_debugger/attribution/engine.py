@@ -136,7 +136,7 @@ class AttributionEngine:
         shares = [(case, case.odds / total) for case in cases]
         kept = [(case, share) for case, share in shares[:_MOST] if share >= _LEAST]
         ruled_out = [
-            f"{word(case.cause)}: {'; '.join(case.against)}"
+            f"{word(case.cause)} ({'; '.join(case.against)})"
             for case, share in shares[len(kept) :]
             if case.against
         ]
@@ -161,9 +161,9 @@ class AttributionEngine:
         return AttributionHypothesis(
             hypothesis=case.sentence() or _default_sentence(case),
             confidence=self._calibrated(share),
-            supporting_detections=case.supports(),
+            supporting_detections=case.findings,
             remediation_hints=_unique(hints, _HINTS) or generic_hint(case.cause),
-            severity=max(support.severity for support in case.supports()),
+            severity=max(finding.severity for finding in case.findings),
             cause=case.cause,
             evidence_for=_unique(case.evidence_for(), _TEXTS),
             evidence_against=_unique(case.against, _TEXTS),

@@ -24,7 +24,7 @@ _SPIKED = _before(_M.LOSS_SPIKE, "the loss spiked first")
 _OVERFLOWED = _before(_M.INF_DETECTED, "infinities came first")
 _UNSTABLE = _before(_M.LR_INSTABILITY, "the learning rate was unstable first")
 _JUMPED = Condition(
-    "story.lr_jump", ">=", 1.5, "the learning rate rose by a factor of {story.lr_jump} before"
+    "story.lr_jump", ">=", 1.5, "the learning rate rose by a factor of {story.lr_jump} just before"
 )
 _STEADY = Condition("story.lr_is_constant", "==", True, "the learning rate did not change")
 _RESTARTED = Condition("story.after_restart", "==", True, "it began right after a restart")

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..core import SCHEMA_VERSION, BaseReporter, DebugReport, Status, reporters
+from ..core.report import strict_json
 
 __all__ = ["JsonReporter", "json_schema", "many_as_json", "overall_status"]
 
@@ -28,7 +29,7 @@ def many_as_json(reports: Sequence[tuple[str, DebugReport]]) -> str:
         "status": overall_status([report for _, report in reports]).value,
         "runs": [{"path": path, "report": report.to_dict()} for path, report in reports],
     }
-    return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
+    return strict_json(document)
 
 
 def overall_status(reports: Sequence[DebugReport]) -> Status:

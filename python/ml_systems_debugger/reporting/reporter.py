@@ -7,13 +7,13 @@ from enum import Enum
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from ..core import ConfigurationError, DebugReport, reporters, word
-from ._words import printable
+from ._words import is_troubled, place_of, printable, reached_of
 from .json import many_as_json
 from .markdown import escaped
-from .summary import place_of
-from .text import STATUS_STYLES, console_text, write_report
+from .text import STATUS_STYLES, console_text, text_of, write_report
 
 __all__ = ["ReportFormat", "Reporter", "render_many"]
 
@@ -41,16 +41,16 @@ class Reporter:
     ------
     ConfigurationError
         If there is no such format.
+
+    Examples
+    --------
+    >>> print(Reporter("text").render(DebugReport(0.0, summary="Nothing to judge.")))
+    INSUFFICIENT DATA  Nothing to judge.
     """
 
     def __init__(self, format: ReportFormat | str = ReportFormat.TEXT) -> None:  # noqa: A002 - known name
-        name = str(format).lower()
-        if name not in reporters:
-            raise ConfigurationError(
-                f"format is one of {', '.join(reporters.names)}, got {str(format)!r}"
-            )
-        self.format = name
-        self._reporter = reporters.get(name)()
+        self.format = _known(format)
+        self._reporter = reporters.get(self.format)()
 
     def render(self, report: DebugReport, **options: Any) -> str:
         """Return `report` as text; `options` are those of the format's own reporter."""
@@ -63,6 +63,9 @@ class Reporter:
 def render_many(
     reports: Sequence[tuple[str, DebugReport]],
     format: ReportFormat | str = ReportFormat.TEXT,  # noqa: A002 - known name
+    *,
+    color: bool = False,
+    width: int | None = None,
 ) -> str:
     """Return several runs: a table of all, then each one that is not healthy.
 
@@ -70,28 +73,43 @@ def render_many(
     ----------
     reports : sequence of (path, DebugReport)
     format : ReportFormat or str
+    color, width
+        As for `TextReporter.render`; of text alone.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such format.
     """
-    name = str(format).lower()
+    name = _known(format)
     if name == ReportFormat.JSON.value:
         return many_as_json(reports)
     if name == ReportFormat.MARKDOWN.value:
         return _many_as_markdown(reports)
     if name == ReportFormat.TEXT.value:
-        return _many_as_text(reports)
+        return _many_as_text(reports, color, width)
     single = Reporter(name)
     return "\n".join(f"{path}\n{single.render(report)}" for path, report in reports)
+
+
+def _known(output_format: ReportFormat | str) -> str:
+    name = str(output_format).lower()
+    if name not in reporters:
+        raise ConfigurationError(
+            f"format is one of {', '.join(reporters.names)}, got {str(output_format)!r}"
+        )
+    return name
 
 
 def _row(path: str, report: DebugReport) -> tuple[str, str, str, str, str]:
     top = report.failures[0] if report.failures else None
     cause = report.attributions[0] if report.attributions else None
+    where = "" if top is None else place_of(top.onset_step, top.layer, top.replica_id)
     return (
         printable(path),
         str(report.status),
-        "-" if top is None else f"{word(top.failure_mode)} ({top.severity})",
-        "-"
-        if top is None
-        else printable(place_of(top.onset_step, top.layer, top.replica_id)) or "-",
+        reached_of(report),
+        where or "-",
         "-" if cause is None else f"{word(cause.cause)} ({cause.confidence:.0%})",
     )
 
@@ -99,21 +117,25 @@ def _row(path: str, report: DebugReport) -> tuple[str, str, str, str, str]:
 _HEADINGS = ("run", "status", "worst finding", "where", "likely cause")
 
 
-def _many_as_text(reports: Sequence[tuple[str, DebugReport]]) -> str:
-    console, out = console_text(color=False, width=None)
+def _many_as_text(
+    reports: Sequence[tuple[str, DebugReport]], color: bool, width: int | None
+) -> str:
+    console, out = console_text(color, width)
     table = Table(box=None, pad_edge=False)
     for heading in _HEADINGS:
         table.add_column(heading, overflow="fold")
     for path, report in reports:
-        assert report.status in STATUS_STYLES  # noqa: S101 - every status has its style
-        table.add_row(*_row(path, report))
+        assert report.status is not None  # set by the report itself  # noqa: S101
+        run, status, *rest = (Text(cell) for cell in _row(path, report))
+        status.stylize(STATUS_STYLES[report.status])
+        table.add_row(run, status, *rest)
     console.print(table)
     for path, report in reports:
-        if report.failures or report.unread or report.failed_checks:
+        if is_troubled(report):
             console.print()
-            console.rule(printable(path), align="left", characters="-")
+            console.rule(Text(printable(path)), align="left", characters="-")
             write_report(console, report)
-    return out.getvalue().rstrip("\n")
+    return text_of(out)
 
 
 def _many_as_markdown(reports: Sequence[tuple[str, DebugReport]]) -> str:
@@ -124,6 +146,6 @@ def _many_as_markdown(reports: Sequence[tuple[str, DebugReport]]) -> str:
     ]
     single = Reporter(ReportFormat.MARKDOWN)
     for path, report in reports:
-        if report.failures or report.unread or report.failed_checks:
+        if is_troubled(report):
             lines += ["", f"# {escaped(path)}", "", single.render(report)]
     return "\n".join(lines)

@@ -12,23 +12,11 @@ from ..core import (
     SkippedDetector,
     word,
 )
+from ._words import place_of
 
-__all__ = ["place_of", "summary_text"]
+__all__ = ["summary_text"]
 
-
-def place_of(
-    onset_step: int | None, layer: str | None, replica_id: object, end_step: int | None = None
-) -> str:
-    """Return where in words: ``from step 12 to 40, layer fc1, replica 3``."""
-    parts = []
-    if onset_step is not None:
-        ended = end_step is not None and end_step != onset_step
-        parts.append(f"steps {onset_step} to {end_step}" if ended else f"step {onset_step}")
-    if layer is not None:
-        parts.append(f"layer {layer}")
-    if replica_id is not None:
-        parts.append(f"replica {replica_id}")
-    return ", ".join(parts)
+_NAMES = 6  # quantities that are named; the rest is counted
 
 
 def summary_text(
@@ -50,7 +38,8 @@ def summary_text(
     if failed:
         text += f" Did not run: {', '.join(failed)}."
     if unread:
-        text += f" Not all of the input was read ({len(unread)} notes)."
+        notes = "1 note" if len(unread) == 1 else f"{len(unread)} notes"
+        text += f" Not all of the input was read ({notes})."
     return text
 
 
@@ -70,13 +59,23 @@ def _failed(
     others = dict.fromkeys(word(d.failure_mode) for d in serious if d is not first)
     others.pop(word(first.failure_mode), None)
     if others:
-        text += f", with {', '.join(other.replace('_', ' ') for other in others)}"
+        text += f", with {_listed([_plain(other) for other in others])}"
     text += "."
-    if attributions:
-        cause = attributions[0]
-        name = word(cause.cause).replace("_", " ")
-        text += f" Most likely cause: {name} ({cause.confidence:.0%})."
+    cause = _cause_of(first, attributions)
+    if cause is not None:
+        text += f" Most likely cause: {_plain(word(cause.cause))} ({cause.confidence:.0%})."
     return text
+
+
+def _cause_of(
+    result: DetectionResult, attributions: Sequence[AttributionHypothesis]
+) -> AttributionHypothesis | None:
+    """Return the best cause of what `result` found; else the best of all."""
+    place = (word(result.failure_mode), result.onset_step)
+    for one in attributions:
+        if place in ((word(s.failure_mode), s.onset_step) for s in one.supporting_detections):
+            return one
+    return attributions[0] if attributions else None
 
 
 def _not_failed(detections: Sequence[DetectionResult], skipped: Sequence[SkippedDetector]) -> str:
@@ -85,7 +84,8 @@ def _not_failed(detections: Sequence[DetectionResult], skipped: Sequence[Skipped
     )
     checks = sum(1 for d in detections if d.outcome is Outcome.CONCLUDED and d.judged)
     if checks:
-        return f"No failure found by {checks} checks of {', '.join(judged)}."
+        counted = f"{checks} {'check' if checks == 1 else 'checks'}"
+        return f"No failure found in {counted} of {_listed(judged)}."
     short = [d.reason for d in detections if d.outcome is Outcome.INSUFFICIENT and d.reason]
     reasons = list(dict.fromkeys(short)) or list(dict.fromkeys(s.reason for s in skipped))
     if not reasons:
@@ -93,6 +93,18 @@ def _not_failed(detections: Sequence[DetectionResult], skipped: Sequence[Skipped
     return f"There is too little data for a verdict: {'; '.join(reasons[:3])}."
 
 
+def _listed(names: Sequence[str]) -> str:
+    """Return ``a, b and c``; the tail of a long list is counted."""
+    shown = [*names[:_NAMES], f"{len(names) - _NAMES} more"] if len(names) > _NAMES else [*names]
+    if len(shown) < 2:
+        return "".join(shown)
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").replace("nan ", "NaN ").replace("inf ", "Inf ")
+
+
 def _spoken(mode: str) -> str:
-    text = mode.replace("_", " ").replace("nan ", "NaN ").replace("inf ", "Inf ")
+    text = _plain(mode)
     return text[:1].upper() + text[1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 
 from rich.console import Console
@@ -14,14 +15,25 @@ from ..core import (
     BaseReporter,
     DebugReport,
     DetectionResult,
+    Finding,
     Severity,
     Status,
     reporters,
     word,
 )
-from ._words import MOST_FINDINGS, evidence_pairs, printable, span_of
+from ._words import (
+    against_of,
+    by_story,
+    evidence_pairs,
+    first_line,
+    printable,
+    rule_of,
+    shown_findings,
+    span_of,
+    window_of,
+)
 
-__all__ = ["TextReporter", "console_text"]
+__all__ = ["STATUS_STYLES", "TextReporter", "console_text", "text_of", "write_report"]
 
 STYLES = {
     Severity.CRITICAL: "bold red",
@@ -35,6 +47,11 @@ STATUS_STYLES = {
     Status.INSUFFICIENT: "bold yellow",
     Status.INCOMPLETE: "bold yellow",
 }
+_NARROWEST, _WIDEST = 40, 100  # lines of more than 100 characters are hard to follow
+_INDENT = 9
+_LABEL = 10
+_TAIL = 6  # lines of a traceback
+_NOTES = 10
 
 
 @reporters.register("text")
@@ -54,18 +71,25 @@ class TextReporter(BaseReporter):
         """
         console, out = console_text(color, width)
         write_report(console, report)
-        return out.getvalue().rstrip("\n")
+        return text_of(out)
 
 
 def console_text(color: bool, width: int | None) -> tuple[Console, io.StringIO]:
-    """Return a console that writes into a string."""
+    """Return a console that writes into a string, wherever the program runs."""
     out = io.StringIO()
-    columns = width or max(60, min(100, shutil.get_terminal_size((100, 24)).columns))
+    coloured = color and not os.environ.get("NO_COLOR")
+    columns = width or min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
     console = Console(
-        file=out, width=columns, force_terminal=color, highlight=False, markup=False, emoji=False,
-        color_system="standard" if color else None, soft_wrap=False,
+        file=out, width=max(_NARROWEST, columns), force_terminal=coloured, force_jupyter=False,
+        highlight=False, markup=False, emoji=False, legacy_windows=False,
+        color_system="standard" if coloured else None,
     )  # fmt: skip
     return console, out
+
+
+def text_of(out: io.StringIO) -> str:
+    """Return what was written, without the blanks that fill a line."""
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
 
 
 def write_report(console: Console, report: DebugReport) -> None:
@@ -73,65 +97,94 @@ def write_report(console: Console, report: DebugReport) -> None:
     assert report.status is not None  # set by the report itself  # noqa: S101
     head = Text(report.status.value.replace("_", " ").upper(), STATUS_STYLES[report.status])
     console.print(Text.assemble(head, "  ", printable(report.summary)))
-    for result in report.failures:
-        _write_detection(console, result)
-    if report.attributions:
+    for shown in shown_findings(report):
+        for finding in shown.findings:
+            _write_finding(console, finding, shown.result)
+        if shown.rest:
+            rest = f"{shown.rest} ({word(shown.result.failure_mode)})"
+            console.print()
+            _indented(console, rest, _INDENT, "dim")
+    stories = by_story(report.attributions)
+    for story, causes in stories:
         console.print()
-        console.print(Text("Likely causes", "bold"))
-        for hypothesis in report.attributions:
+        console.print(Text("Likely causes", "bold"), end="")
+        # With one story the findings above have told it; several need to be told apart.
+        console.print(Text(f" of {printable(story)}" if len(stories) > 1 and story else ""))
+        for hypothesis in causes:
             _write_cause(console, hypothesis)
-    for result in report.failed_checks:
-        console.print()
-        console.print(Text(f"check failed: {result.detector_name}: {result.reason}", "bold yellow"))
-        tail = str(result.evidence.get("traceback", "")).rstrip().splitlines()[-4:]
-        _indented(console, "\n".join(printable(line) for line in tail), 4)
-    if report.unread:
-        console.print()
-        console.print(Text("Not read", "bold yellow"))
-        for text in report.unread[:10]:
-            _indented(console, printable(text.splitlines()[0] if text else ""), 2)
-        if len(report.unread) > 10:
-            _indented(console, f"and {len(report.unread) - 10} more", 2)
+    _write_failed(console, report)
+    _write_unread(console, report)
     if report.skipped:
         console.print()
         skipped = "; ".join(f"{s.detector} ({s.reason})" for s in report.skipped)
         console.print(Text(f"Not applicable: {printable(skipped)}", "dim"))
 
 
-def _write_detection(console: Console, result: DetectionResult) -> None:
-    for finding in result.findings[:MOST_FINDINGS]:
-        console.print()
-        line = Text.assemble(
-            (f"{finding.severity.value:<8}", STYLES[finding.severity]),
-            " ",
-            (word(finding.failure_mode), "bold"),
-        )
-        if where := span_of(finding):
-            line.append(f"  {where}")
-        line.append(f"  ({finding.confidence:.0%})", "dim")
-        console.print(line)
-        _indented(console, printable(finding.message), 9)
-        pairs = "  ".join(f"{name}={value}" for name, value in evidence_pairs(finding.evidence))
-        if pairs:
-            _indented(console, pairs, 9, "dim")
-    if len(result.findings) > MOST_FINDINGS:
-        rest = len(result.findings) - MOST_FINDINGS
-        _indented(console, f"and {rest} more findings of {word(result.failure_mode)}", 9)
+def _write_finding(console: Console, finding: Finding, result: DetectionResult) -> None:
+    style = STYLES[finding.severity]
+    console.print()
+    line = Text.assemble((f"{finding.severity.value:<{_INDENT}}", style))
+    line.append(printable(word(finding.failure_mode)), "bold")
+    if where := span_of(finding):
+        line.append(f"  {where}")
+    line.append(f"  ({finding.confidence:.0%} sure)", "dim")
+    console.print(line)
+    _indented(console, printable(finding.message), _INDENT)
+    pairs = "  ".join(f"{name}={value}" for name, value in evidence_pairs(finding.evidence))
+    _labelled(console, "evidence", pairs)
+    _labelled(console, "window", window_of(finding))
+    _labelled(console, "against", against_of(finding))
+    rule = rule_of(finding)
+    source = printable(result.detector_name)
+    _labelled(console, "rule", f"{rule} of {source}" if rule and source else rule or source)
+
+
+def _labelled(console: Console, label: str, text: str) -> None:
+    if text:
+        body = _wrapped(console, text, _INDENT + _LABEL, _LABEL)
+        _indented(console, f"{label:<{_LABEL}}{body}", _INDENT, "dim")
 
 
 def _write_cause(console: Console, hypothesis: AttributionHypothesis) -> None:
-    console.print(
-        Text.assemble(
-            (f"  {hypothesis.confidence:>4.0%}  ", "bold"), (word(hypothesis.cause), "bold")
-        )
-    )
+    name = printable(word(hypothesis.cause))
+    console.print(Text.assemble((f"  {hypothesis.confidence:>4.0%}  {name}", "bold")))
     _indented(console, printable(hypothesis.hypothesis), 8)
-    for text in hypothesis.evidence_for:
-        _indented(console, f"+ {printable(text)}", 8, "green")
-    for text in hypothesis.evidence_against:
-        _indented(console, f"- {printable(text)}", 8, "red")
-    for text in hypothesis.remediation_hints:
-        _indented(console, f"> {printable(text)}", 8)
+    for mark, texts, style in (
+        ("+", hypothesis.evidence_for, "green"),
+        ("-", hypothesis.evidence_against, "red"),
+        ("x", [f"ruled out: {text}" for text in hypothesis.ruled_out], "dim"),
+        (">", hypothesis.remediation_hints, ""),
+    ):
+        for text in texts:
+            body = _wrapped(console, printable(text), 10, 2)
+            console.print(Padding(Text(f"{mark} {body}", style), (0, 0, 0, 8)))
+
+
+def _write_failed(console: Console, report: DebugReport) -> None:
+    for result in report.failed_checks:
+        console.print()
+        name = printable(result.detector_name)
+        console.print(Text(f"Check failed: {name}: {first_line(result.reason)}", "bold yellow"))
+        tail = str(result.evidence.get("traceback", "")).rstrip().splitlines()[-_TAIL:]
+        for line in tail:
+            _indented(console, printable(line), 4, "dim")
+
+
+def _write_unread(console: Console, report: DebugReport) -> None:
+    if not report.unread:
+        return
+    console.print()
+    console.print(Text("Not read", "bold yellow"))
+    for text in report.unread[:_NOTES]:
+        _indented(console, first_line(text), 2)
+    if len(report.unread) > _NOTES:
+        _indented(console, f"and {len(report.unread) - _NOTES} more", 2)
+
+
+def _wrapped(console: Console, text: str, taken: int, hang: int) -> str:
+    """Return `text` in rows of what `taken` columns leave, all but the first `hang` columns in."""
+    rows = Text(text).wrap(console, max(_LABEL, console.width - taken))
+    return f"\n{' ' * hang}".join(row.plain.rstrip() for row in rows)
 
 
 def _indented(console: Console, text: str, columns: int, style: str = "") -> None:
