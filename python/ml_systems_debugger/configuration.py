@@ -109,28 +109,26 @@ class Configuration:
                 raise ConfigurationError(f"detectors.{name} is a table, got {given!r}")
         made = []
         for name, cls in registered.items().items():
-            given = dict(self.parameters.get(name, {}))
-            enabled = given.pop("enabled", True)
+            own: dict[str, Any] = dict(self.parameters.get(name, {}))
+            enabled = own.pop("enabled", True)
             if not isinstance(enabled, bool):
                 raise ConfigurationError(
                     f"detectors.{name}.enabled is true or false, got {enabled!r}"
                 )
             if enabled:
-                made.append(_made(name, cls, given))
+                made.append(_made(name, cls, own))
         return made
 
 
 def _made(name: str, cls: type[BaseDetector], given: dict[str, Any]) -> BaseDetector:
-    if dataclasses.is_dataclass(cls):
-        known = [f.name for f in dataclasses.fields(cls) if f.init]
-        for parameter in given:
-            if parameter not in known:
-                raise ConfigurationError(
-                    f"detectors.{name} has no parameter {parameter!r}; known: {', '.join(known)}"
-                )
+    fields: Mapping[str, Any] = getattr(cls, "__dataclass_fields__", {})
+    known = [field.name for field in fields.values() if field.init]
+    for parameter in given:
+        if fields and parameter not in known:
+            raise ConfigurationError(
+                f"detectors.{name} has no parameter {parameter!r}; known: {', '.join(known)}"
+            )
     try:
         return cls(**given)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"detectors.{name}: {error}") from error
-    except TypeError as error:
+    except (ConfigurationError, TypeError) as error:
         raise ConfigurationError(f"detectors.{name}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def _exit_code(reports: Sequence[DebugReport], fail_on: str) -> int:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[object]:
+def _progress(total: int) -> Iterator[Callable[[], None]]:
     """Show a bar on stderr, only on a terminal and only for several runs."""
     console = Console(stderr=True)
     if total < 2 or not console.is_terminal:
