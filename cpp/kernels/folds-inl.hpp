@@ -190,7 +190,8 @@ struct Cusum {
       d = clamped(d, row[kCusumLimit]);
       p = clamped(p, row[kCusumLimit]);
     }
-    row[kCusumMean] += d / (row[kCusumLearnt] < memory ? row[kCusumLearnt] : memory);
+    const double rate = 1.0 / (row[kCusumLearnt] < memory ? row[kCusumLearnt] : memory);
+    row[kCusumMean] += d * rate;
     row[kCusumWeight] = keep * row[kCusumWeight] + 1.0;
     row[kCusumVariance] = keep * row[kCusumVariance] + d * d;
     row[kCusumCovariance] = keep * row[kCusumCovariance] + d * p;
@@ -260,28 +261,32 @@ inline void fold_cusum(const double *x, const int64_t *steps, size_t n, int64_t 
 inline void fold_ewma(const double *x, size_t n, double *row, double alpha, double *mean,
                       double *variance) {
   const double keep = 1.0 - alpha;
-  row[kEwmaVersion] = kEwmaLayout;
+  double s[kEwmaSize];  // in registers: the outputs might share memory with the row
+  __builtin_memcpy(s, row, sizeof s);
+  s[kEwmaVersion] = kEwmaLayout;
   for (size_t i = 0; i < n; ++i) {
-    row[kEwmaSeen] += 1;
+    s[kEwmaSeen] += 1;
     if (finite(x[i])) {
       const double y = clamped(x[i], kLargest);
-      if (row[kEwmaCount] == 0) row[kEwmaMean] = y;
-      row[kEwmaCount] += 1;
-      const double weight = keep * row[kEwmaWeight] + 1.0;
-      const double delta = y - row[kEwmaMean];
-      row[kEwmaWeight] = weight;
-      row[kEwmaWeight2] = keep * keep * row[kEwmaWeight2] + 1.0;
-      row[kEwmaMean] += delta / weight;
-      row[kEwmaSquares] = keep * row[kEwmaSquares] + delta * (y - row[kEwmaMean]);
+      if (s[kEwmaCount] == 0) s[kEwmaMean] = y;
+      s[kEwmaCount] += 1;
+      const double weight = keep * s[kEwmaWeight] + 1.0;
+      const double rate = 1.0 / weight;
+      const double delta = y - s[kEwmaMean];
+      s[kEwmaWeight] = weight;
+      s[kEwmaWeight2] = keep * keep * s[kEwmaWeight2] + 1.0;
+      s[kEwmaMean] += delta * rate;
+      s[kEwmaSquares] = keep * s[kEwmaSquares] + delta * (y - s[kEwmaMean]);
     }
-    const bool known = row[kEwmaCount] > 0;
-    if (mean != nullptr) mean[i] = known ? row[kEwmaMean] : kUnknown;
+    const bool known = s[kEwmaCount] > 0;
+    if (mean != nullptr) mean[i] = known ? s[kEwmaMean] : kUnknown;
     if (variance != nullptr) {
-      const double weight = row[kEwmaWeight];
-      const double degrees = row[kEwmaCount] > 1 ? weight - row[kEwmaWeight2] / weight : 0.0;
-      variance[i] = degrees > 0 ? row[kEwmaSquares] / degrees : kUnknown;
+      const double weight = s[kEwmaWeight];
+      const double degrees = s[kEwmaCount] > 1 ? weight - s[kEwmaWeight2] / weight : 0.0;
+      variance[i] = degrees > 0 ? s[kEwmaSquares] / degrees : kUnknown;
     }
   }
+  __builtin_memcpy(row, s, sizeof s);
 }
 
 // ---- running extrema of a smoothed series -------------------------------------------------------
@@ -289,34 +294,38 @@ inline void fold_ewma(const double *x, size_t n, double *row, double alpha, doub
 inline void fold_extrema(const double *x, const int64_t *steps, size_t n, double *row, double alpha,
                          double warmup, double *smoothed, double *lowest, double *highest) {
   const double keep = 1.0 - alpha;
-  row[kExtremaVersion] = kExtremaLayout;
+  double s[kExtremaSize];
+  __builtin_memcpy(s, row, sizeof s);
+  s[kExtremaVersion] = kExtremaLayout;
   for (size_t i = 0; i < n; ++i) {
-    const double step = step_of(steps, i, row[kExtremaSeen]);
-    row[kExtremaSeen] += 1;
+    const double step = step_of(steps, i, s[kExtremaSeen]);
+    s[kExtremaSeen] += 1;
     if (finite(x[i])) {
       const double y = clamped(x[i], kLargest);
-      if (row[kExtremaCount] == 0) row[kExtremaSmoothed] = y;
-      row[kExtremaCount] += 1;
-      row[kExtremaWeight] = keep * row[kExtremaWeight] + 1.0;
-      row[kExtremaSmoothed] += (y - row[kExtremaSmoothed]) / row[kExtremaWeight];
-      const double level = row[kExtremaSmoothed];
-      const bool begins = row[kExtremaCount] == warmup;
-      if (row[kExtremaCount] >= warmup) {
-        if (begins || level < row[kExtremaMin]) {
-          row[kExtremaMin] = level;
-          row[kExtremaMinStep] = step;
+      if (s[kExtremaCount] == 0) s[kExtremaSmoothed] = y;
+      s[kExtremaCount] += 1;
+      s[kExtremaWeight] = keep * s[kExtremaWeight] + 1.0;
+      const double rate = 1.0 / s[kExtremaWeight];
+      s[kExtremaSmoothed] += (y - s[kExtremaSmoothed]) * rate;
+      const double level = s[kExtremaSmoothed];
+      const bool begins = s[kExtremaCount] == warmup;
+      if (s[kExtremaCount] >= warmup) {
+        if (begins || level < s[kExtremaMin]) {
+          s[kExtremaMin] = level;
+          s[kExtremaMinStep] = step;
         }
-        if (begins || level > row[kExtremaMax]) {
-          row[kExtremaMax] = level;
-          row[kExtremaMaxStep] = step;
+        if (begins || level > s[kExtremaMax]) {
+          s[kExtremaMax] = level;
+          s[kExtremaMaxStep] = step;
         }
       }
     }
-    const bool any = row[kExtremaCount] > 0, known = row[kExtremaCount] >= warmup;
-    if (smoothed != nullptr) smoothed[i] = any ? row[kExtremaSmoothed] : kUnknown;
-    if (lowest != nullptr) lowest[i] = known ? row[kExtremaMin] : kUnknown;
-    if (highest != nullptr) highest[i] = known ? row[kExtremaMax] : kUnknown;
+    const bool any = s[kExtremaCount] > 0, known = s[kExtremaCount] >= warmup;
+    if (smoothed != nullptr) smoothed[i] = any ? s[kExtremaSmoothed] : kUnknown;
+    if (lowest != nullptr) lowest[i] = known ? s[kExtremaMin] : kUnknown;
+    if (highest != nullptr) highest[i] = known ? s[kExtremaMax] : kUnknown;
   }
+  __builtin_memcpy(row, s, sizeof s);
 }
 
 // ---- block means: Welford within a block, Chan, Golub and LeVeque (1979) between two ------------

@@ -156,38 +156,44 @@ inline bool all_finite(const double *x, size_t n) {
 }
 
 // One direction through a block: places [first, last) going up, or last-1 down to first. `sum` goes
-// on; `centre` is that of the first finite value met.
+// on; the centre is the first finite value met. Where all values are finite (Clean), sums that
+// depend on the places alone are left to fill_counts.
 template <bool Clean, bool Backward>
 inline void scan(const double *x, size_t first, size_t last, double *sum, double *centre,
                  const Sums &out) {
   double count = sum[kSumFinite], s1 = sum[kSumValue], s2 = sum[kSumSquare];
   double sp = sum[kSumPlace], spp = sum[kSumPlaceSquare], spv = sum[kSumPlaceValue];
   double low = sum[kSumMin], high = sum[kSumMax], c = *centre;
+  if (Clean && count == 0 && first < last) c = x[Backward ? last - 1 : first];
   for (size_t k = first; k < last; ++k) {
     const size_t i = Backward ? last - 1 - (k - first) : k;
     const double place = static_cast<double>(static_cast<int64_t>(i));
     if (Clean || finite(x[i])) {
       const double y = Clean ? x[i] : clamped(x[i], kLargest);
-      if (count == 0) c = y;
+      if (!Clean && count == 0) c = y;
       const double v = y - c;
       const double pv = place * v;
-      count += 1;
       s1 += v;
       s2 += v * v;
-      sp += place;
-      spp += place * place;
       spv += pv;
       low = y < low ? y : low;
       high = y > high ? y : high;
+      if (!Clean) {
+        count += 1;
+        sp += place;
+        spp += place * place;
+      }
     }
-    out.array[kSumFinite][i] = count;
     out.array[kSumValue][i] = s1;
     out.array[kSumSquare][i] = s2;
-    out.array[kSumPlace][i] = sp;
-    out.array[kSumPlaceSquare][i] = spp;
     out.array[kSumPlaceValue][i] = spv;
     out.array[kSumMin][i] = low;
     out.array[kSumMax][i] = high;
+    if (!Clean) {
+      out.array[kSumFinite][i] = count;
+      out.array[kSumPlace][i] = sp;
+      out.array[kSumPlaceSquare][i] = spp;
+    }
   }
   sum[kSumFinite] = count;
   sum[kSumValue] = s1;
@@ -198,6 +204,29 @@ inline void scan(const double *x, size_t first, size_t last, double *sum, double
   sum[kSumMin] = low;
   sum[kSumMax] = high;
   *centre = c;
+}
+
+// What Clean left out, in closed form: whole numbers below 2^53, the same bits as added one by one.
+template <bool Backward>
+inline void fill_counts(size_t first, size_t last, double *sum, const Sums &out) {
+  const auto whole = [](int64_t v) { return static_cast<double>(v); };
+  const auto places = [](int64_t n) { return n * (n - 1) / 2; };  // below n
+  const auto squares = [](int64_t n) { return (n - 1) * n * (2 * n - 1) / 6; };
+  const int64_t a = static_cast<int64_t>(first), b = static_cast<int64_t>(last);
+  const double count = sum[kSumFinite], sp = sum[kSumPlace], spp = sum[kSumPlaceSquare];
+  for (int64_t i = a; i < b; ++i) {
+    const int64_t low = Backward ? i : a, high = Backward ? b : i + 1;
+    out.array[kSumFinite][i] = count + whole(high - low);
+    out.array[kSumPlace][i] = sp + whole(places(high) - places(low));
+    out.array[kSumPlaceSquare][i] = spp + whole(squares(high) - squares(low));
+  }
+}
+inline void add_counts(size_t first, size_t last, double *sum) {
+  const int64_t a = static_cast<int64_t>(first), b = static_cast<int64_t>(last);
+  sum[kSumFinite] += static_cast<double>(b - a);
+  sum[kSumPlace] += static_cast<double>(b * (b - 1) / 2 - a * (a - 1) / 2);
+  sum[kSumPlaceSquare] +=
+      static_cast<double>((b - 1) * b * (2 * b - 1) / 6 - (a - 1) * a * (2 * a - 1) / 6);
 }
 
 // Everything that the outputs of one block are made of.
@@ -214,26 +243,30 @@ inline void sew_full(const Sewing &s, size_t first, size_t last, double *const *
   const double w = static_cast<double>(s.window), d = s.shift, c = s.centre;
   const double degrees = w - s.ddof;
   const double half = 0.5 * (w - 1), spread = w * (w * w - 1) / 12;
-  const double *bn = s.before->array[kSumFinite] + 1, *b1 = s.before->array[kSumValue] + 1;
-  const double *b2 = s.before->array[kSumSquare] + 1, *bp = s.before->array[kSumPlace] + 1;
+  const double *b1 = s.before->array[kSumValue] + 1, *b2 = s.before->array[kSumSquare] + 1;
   const double *bpv = s.before->array[kSumPlaceValue] + 1;
   const double *f1 = s.now->array[kSumValue], *f2 = s.now->array[kSumSquare];
   const double *fpv = s.now->array[kSumPlaceValue];
+  const auto place_of = [](size_t i) { return static_cast<double>(static_cast<int64_t>(i)); };
   if (double *mean = out[0])
-    for (size_t i = first; i < last; ++i)
-      mean[at + (i - first)] = c + ((b1[i] + bn[i] * d) + f1[i]) / w;
+    for (size_t i = first; i < last; ++i) {
+      const double bn = w - 1 - place_of(i);
+      mean[at + (i - first)] = c + ((b1[i] + bn * d) + f1[i]) / w;
+    }
   if (double *std = out[1])
     for (size_t i = first; i < last; ++i) {
-      const double s1 = (b1[i] + bn[i] * d) + f1[i];
-      const double s2 = (b2[i] + (2 * d * b1[i] + bn[i] * (d * d))) + f2[i];
+      const double bn = w - 1 - place_of(i);
+      const double s1 = (b1[i] + bn * d) + f1[i];
+      const double s2 = (b2[i] + (2 * d * b1[i] + bn * (d * d))) + f2[i];
       const double m2 = s2 - s1 * s1 / w;
       std[at + (i - first)] = __builtin_sqrt((m2 > 0 ? m2 : 0.0) / degrees);
     }
   if (double *slope = out[2])
     for (size_t i = first; i < last; ++i) {
-      const double s1 = (b1[i] + bn[i] * d) + f1[i];
-      const double stv = (bpv[i] - w * b1[i]) + d * (bp[i] - w * bn[i]) + fpv[i];
-      const double place = static_cast<double>(static_cast<int64_t>(i));
+      const double place = place_of(i), bn = w - 1 - place;
+      const double bp = 0.5 * (w * (w - 1) - (place + 1) * place);  // of places i + 1 to w - 1
+      const double s1 = (b1[i] + bn * d) + f1[i];
+      const double stv = (bpv[i] - w * b1[i]) + d * (bp - w * bn) + fpv[i];
       slope[at + (i - first)] = (stv - (place - half) * s1) / spread;
     }
   if (double *low = out[3]) {
@@ -297,6 +330,7 @@ struct Rolling {
   double *scratch;
   SortedBlock older, newer;
   bool older_ready;  // `older` holds the whole block before
+  bool back_due;     // counts of the block before are still to be filled in
 
   double *current() const { return row + kRollingHeader; }
   double *previous() const { return current() + settings.window; }
@@ -398,10 +432,17 @@ struct Rolling {
       const bool fresh_clean = all_finite(x + at, last - first);
       const bool clean = fresh_clean && all_finite(current(), first);
       double *centre = row + kRollingCentre;
-      if (fresh_clean)
+      if (fresh_clean) {
         scan<true, false>(current(), first, last, running, centre, forward);
-      else
+        if (!full_windows(clean)) {
+          fill_counts<false>(first, last, running, forward);
+          settle_back(back);
+        }
+        add_counts(first, last, running);
+      } else {
         scan<false, false>(current(), first, last, running, centre, forward);
+        settle_back(back);
+      }
       if (sums) sew(forward, back, first, last, clean, at);
       if (out[5] != nullptr) medians(first, last, clean, out[5] + at);
       if (last == w) finish_block(clean, back);
@@ -409,6 +450,22 @@ struct Rolling {
       row[kRollingSeen] += static_cast<double>(last - first);
       at += last - first;
     }
+    settle_back(back);
+  }
+
+  // Whether every window that ends in these places is full of finite values.
+  bool full_windows(bool clean) const {
+    return clean && row[kRollingPrevious] != 0 && row[kRollingClean] != 0 &&
+           settings.ddof < static_cast<double>(settings.window) && settings.window > 1;
+  }
+
+  // Counts of the block before that no one has asked for yet; due before they are read or saved.
+  void settle_back(const Sums &back) {
+    if (!back_due) return;
+    double none[kRollingSums];
+    start_sums(none);
+    fill_counts<true>(0, settings.window, none, back);
+    back_due = false;
   }
 
   void sew(const Sums &forward, const Sums &back, size_t first, size_t last, bool clean,
@@ -421,12 +478,13 @@ struct Rolling {
                   centre};
     // Until this block has a finite value, its centre is the other one's.
     if (row[kRollingRunning + kSumFinite] == 0) one.centre = row[kRollingPrevCentre];
-    const bool full = clean && row[kRollingPrevious] != 0 && row[kRollingClean] != 0 &&
-                      settings.ddof < static_cast<double>(w) && w > 1;
-    if (full) {
+    if (full_windows(clean)) {
       const size_t inner = last == w ? w - 1 : last;
       if (first < inner) sew_full(one, first, inner, out, at);
-      if (last == w) sew_one(one, w - 1, out, at + (w - 1 - first));
+      if (last == w) {  // nothing of the block before
+        forward.array[kSumFinite][w - 1] = static_cast<double>(w);
+        sew_one(one, w - 1, out, at + (w - 1 - first));
+      }
       return;
     }
     for (size_t i = first; i < last; ++i) {
@@ -439,7 +497,7 @@ struct Rolling {
     }
   }
 
-  void finish_block(bool clean, const Sums &back) const {
+  void finish_block(bool clean, const Sums &back) {
     const size_t w = settings.window;
     double sum[kRollingSums];
     start_sums(sum);
@@ -448,6 +506,7 @@ struct Rolling {
       scan<true, true>(current(), 0, w, sum, &centre, back);
     else
       scan<false, true>(current(), 0, w, sum, &centre, back);
+    back_due = clean;
     __builtin_memcpy(previous(), current(), w * sizeof(double));
     row[kRollingPrevCentre] = centre;
     row[kRollingPrevious] = 1;
@@ -459,7 +518,7 @@ struct Rolling {
 
 inline void fold_rolling(const double *x, size_t n, double *row, const RollingSettings &settings,
                          double *const *out, double *scratch) {
-  Rolling rolling = {row, settings, out, scratch, {}, {}, false};
+  Rolling rolling = {row, settings, out, scratch, {}, {}, false, false};
   rolling.begin();
   rolling.fold(x, n);
 }

@@ -122,4 +122,5 @@ class Cusum:
 
     def phi(self, state: Floats) -> Floats:
         """Return the AR(1) coefficient in force, per series."""
-        return state[:, 8].copy()
+        phi: Floats = state[:, 8].copy()
+        return phi

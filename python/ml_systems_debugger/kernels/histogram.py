@@ -99,9 +99,10 @@ def quantile_cuts(reference: npt.ArrayLike, bins: int) -> Floats:
     if not len(values):
         return np.empty(0)
     ranks = np.arange(1, bins) * len(values) // bins
-    cuts = np.unique(values[ranks])
+    cuts: Floats = np.unique(values[ranks])
     # Nothing lies below the smallest value: as a cut it would make an empty bin.
-    return cuts[cuts > values[0]]
+    above: Floats = cuts[cuts > values[0]]
+    return above
 
 
 def histogram(

@@ -145,7 +145,7 @@ def cusum(values: Sequence[float], fold: Cusum) -> tuple[list[float], list[Event
         learnt += 1
         d = _clamp(deviation, limit) if limit > 0 else deviation
         p = _clamp(before, limit) if limit > 0 else before
-        mean += d / min(learnt, memory)
+        mean += d * (1.0 / min(learnt, memory))
         weight = keep * weight + 1.0
         variance = keep * variance + d * d
         covariance = keep * covariance + d * p
