@@ -136,13 +136,13 @@ def divergence(p: _Floats, q: _Floats, kind: int) -> tuple[Any, ...]: ...
 def two_histograms(p: _Floats, q: _Floats, places: _Floats) -> tuple[Any, ...]: ...
 def two_samples(x: _Floats, y: _Floats) -> tuple[Any, ...]: ...
 
-# formats
+# Formats.
 def parse_delimited(
     block: bytes, delimiter: str, columns: int
 ) -> (
     tuple[
         int,
-        list[tuple[NDArray[np.float64], NDArray[np.int64] | None]],
+        list[tuple[_Floats, _Steps | None]],
         list[tuple[int, int, bytes]],
     ]
     | None

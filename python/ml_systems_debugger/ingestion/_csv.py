@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..core import SchemaError
+from ..kernels.formats import parse_delimited
 from ._bytes import ByteSource
-from ._numbers import parse_cells, parse_number
+from ._numbers import parse_cells, parse_number, with_odd_cells
 from ._table import Column, LineMap, Table, counted, role_of, text_columns
 
 __all__ = ["delimiter_of", "read_csv"]
@@ -59,12 +60,26 @@ class _Reader:
         self.bad_bytes: list[int] = []
 
     def run(self) -> None:
-        blocks = self._text_blocks()
-        for block in blocks:
-            if '"' in block:
+        head = self.source.head()
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            whole = b"".join(self.source.blocks()).decode("utf-16", "replace")
+            blocks = iter([whole.encode()])
+        else:
+            blocks = self.source.line_blocks()
+        for at, raw in enumerate(blocks):
+            data = raw.removeprefix(b"\xef\xbb\xbf") if at == 0 else raw
+            if b'"' in data:
                 # A quoted cell may hold delimiters and line ends: from here on by the rules.
-                self._quoted(chain([block], blocks))
+                self._quoted(map(self._decoded, chain([data], blocks)))
                 break
+            if not self.names:
+                cut = data.find(b"\n") + 1
+                if cut and b"\r" not in data[: cut - 2]:
+                    self._block(self._decoded(data[:cut]).rstrip("\r\n").split("\n"))
+                    data = data[cut:]
+            if self.names and self._numbers(data):
+                continue
+            block = self._decoded(data)
             lines = block.replace("\r\n", "\n").replace("\r", "\n").split("\n")
             if not lines[-1]:
                 lines.pop()
@@ -72,22 +87,36 @@ class _Reader:
         if not self.names:
             self._refuse_empty()
 
-    def _text_blocks(self) -> Iterator[str]:
-        encoding = "utf-8"
-        head = self.source.head()[:4]
-        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-            yield b"".join(self.source.blocks()).decode("utf-16", "replace")
-            return
-        line = 1
-        for at, block in enumerate(self.source.line_blocks()):
-            data = block.removeprefix(b"\xef\xbb\xbf") if at == 0 else block
-            try:
-                text = data.decode(encoding)
-            except UnicodeDecodeError as error:
-                self.bad_bytes.append(line + data.count(b"\n", 0, error.start))
-                text = data.decode(encoding, "replace")
-            line += block.count(b"\n")
-            yield text
+    def _numbers(self, data: bytes) -> bool:
+        """Read a block of nothing but numbers natively; False where it is no such block."""
+        if any(self.text):
+            return False
+        found = parse_delimited(data, self.delimiter, len(self.names))
+        if found is None:
+            return False
+        count, columns, odd = found
+        cells: dict[int, list[tuple[int, str]]] = {}
+        for row, column, cell in odd:
+            cells.setdefault(column, []).append((row, cell.decode("utf-8", "replace")))
+            if not cell.isascii():
+                self.bad_bytes += [self.line + row] * (not _is_utf_8(cell))
+        if any(self.header[0] == text for _, text in cells.get(0, ())):
+            return False  # the header again: row by row, then
+        if count:
+            self.line_of.add(self.rows, self.line)
+        for at, (values, rows) in enumerate(columns):
+            part = with_odd_cells(values, rows, cells.get(at, []))
+            self.parts[at].append((self.rows, count, Column(*part)))
+        self.rows += count
+        self.line += count
+        return True
+
+    def _decoded(self, data: bytes) -> str:
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            self.bad_bytes.append(self.line + data.count(b"\n", 0, error.start))
+            return data.decode("utf-8", "replace")
 
     def _refuse_empty(self) -> None:
         damage = "; ".join(self.source.damage)
@@ -256,6 +285,14 @@ def _is_number(cell: str) -> bool:
         return parse_number(cell) is not None
     except ValueError:
         return False
+
+
+def _is_utf_8(cell: bytes) -> bool:
+    try:
+        cell.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _counts_rows(column: Column, rows: int) -> bool:

@@ -18,7 +18,7 @@ _NUMBER = (
     r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
     r"|(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)(?![A-Za-z]))"
 )
-_WORD = r"[A-Za-z_][\w./\-@]*"
+_WORD = r"(?!(?i:nan|inf|infinity)\b)[A-Za-z_][\w./\-@]*"
 _UNIT = r"(?P<unit>\s?(?:[num\u00b5]?s|sec|min|[kKMGT]i?B|%)(?![\w/])|[kKMGT]i?B(?=\())?"
 # Behind a value neither a word, nor more of a date, a time or a version may follow.
 _END = r"(?![\w])(?![.:\-]\d)"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Cells", "parse_cells", "parse_number"]
+__all__ = ["Cells", "parse_cells", "parse_number", "with_odd_cells"]
 
 _NOT_LOGGED = frozenset({"", "na", "n/a", "null", "none", "<na>", "-", "--"})
 _WORDS = {
@@ -105,3 +105,39 @@ def _parse_each(cells: Sequence[str]) -> Cells:
             values.append(value)
     every = len(rows) == len(cells)
     return np.array(values, np.float64), None if every else np.array(rows, np.int64), bad
+
+
+def with_odd_cells(
+    values: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.int64] | None,
+    odd: Sequence[tuple[int, str]],
+) -> Cells:
+    """Add to natively parsed numbers the cells that were left over: words and the unreadable.
+
+    Parameters
+    ----------
+    values, rows : float64 [m], int64 [m] or None
+        As `parse_cells` returns them; `rows` must not be None where there are odd cells.
+    odd : sequence of (int, str)
+        Row and text.
+    """
+    if not odd or rows is None:
+        return values, rows, []
+    more_rows: list[int] = []
+    more: list[float] = []
+    bad: list[tuple[int, str]] = []
+    for row, text in odd:
+        try:
+            value = parse_number(text)
+        except ValueError:
+            bad.append((row, text))
+            continue
+        if value is not None:
+            more_rows.append(row)
+            more.append(value)
+    if more:
+        rows = np.concatenate([rows, np.array(more_rows, np.int64)])
+        order = np.argsort(rows, kind="stable")
+        rows = rows[order]
+        values = np.concatenate([values, np.array(more)])[order]
+    return values, rows, bad
