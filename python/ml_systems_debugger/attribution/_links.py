@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core import AttributionRule, Condition, Finding, RootCauseLike, word
+from .consequences import SPECIAL_CASES
 from .facts import fill
 from .stories import Story
 
@@ -16,6 +17,7 @@ Facts = Mapping[str, Any]
 
 _EFFECT = 0.5  # weight of a rule on a finding that an earlier one explains
 _FURTHEST = 2  # a second effect counts a quarter; the third no less
+_EXPLAINED = 0.2  # least part of its odds that a general cause keeps beside a special one
 _CERTAIN = 0.999  # no sum of rules is more
 _OF_THE_ORDER = ("lead.", "mode.", "story.")
 
@@ -47,6 +49,7 @@ class Case:
     cause: RootCauseLike
     links: tuple[Link, ...]
     findings: tuple[Finding, ...]
+    probability: float
     odds: float
     against: tuple[str, ...]
 
@@ -78,17 +81,40 @@ class Case:
 
 
 def cases_of(
-    story: Story, facts: Sequence[Facts], rules: Mapping[str, Sequence[AttributionRule]]
+    story: Story,
+    facts: Sequence[Facts],
+    rules: Mapping[str, Sequence[AttributionRule]],
+    defaults: Mapping[str, Sequence[AttributionRule]],
 ) -> list[Case]:
-    """Return the causes that rules name, most likely first."""
+    """Return the causes that rules name, most likely first.
+
+    `defaults` are asked where none of `rules` holds on a finding.
+    """
     by_cause: dict[str, list[Link]] = {}
     for finding, depth, known in zip(story.findings, story.depths, facts, strict=True):
-        for rule in rules.get(word(finding.failure_mode), ()):
-            if all(condition.holds(known) for condition in rule.when):
-                link = _link(rule, finding, depth, known)
-                by_cause.setdefault(word(rule.cause), []).append(link)
-    cases = [_case(links) for links in by_cause.values()]
+        mode = word(finding.failure_mode)
+        for rule in _holding(rules.get(mode, ()), known) or _holding(defaults.get(mode, ()), known):
+            link = _link(rule, finding, depth, known)
+            by_cause.setdefault(word(rule.cause), []).append(link)
+    cases = _explained_away({cause: _case(links) for cause, links in by_cause.items()})
     return sorted(cases, key=lambda case: (-case.odds, word(case.cause)))
+
+
+def _holding(rules: Sequence[AttributionRule], facts: Facts) -> list[AttributionRule]:
+    return [rule for rule in rules if all(condition.holds(facts) for condition in rule.when)]
+
+
+def _explained_away(cases: Mapping[str, Case]) -> list[Case]:
+    """Lower a general cause by how likely a special one is: what it explains needs no other."""
+    made = []
+    for cause, case in cases.items():
+        for special in SPECIAL_CASES.get(cause, ()):
+            if (other := cases.get(special)) is not None:
+                doubt = max(1.0 - other.probability, _EXPLAINED)
+                text = f"{special.replace('_', ' ')} would explain the same"
+                case = replace(case, odds=case.odds * doubt, against=(*case.against, text))
+        made.append(case)
+    return made
 
 
 def _link(rule: AttributionRule, finding: Finding, depth: int, facts: Facts) -> Link:
@@ -133,7 +159,7 @@ def _case(found: Sequence[Link]) -> Case:
     # Each finding once, by identity: evidence may hold arrays, which have no equality.
     findings = tuple({id(link.finding): link.finding for link in found}.values())
     return Case(
-        links[0].rule.cause, links, findings, probability / (1.0 - probability) * odds,
+        links[0].rule.cause, links, findings, probability, probability / (1.0 - probability) * odds,
         tuple(texts),
     )  # fmt: skip
 

@@ -1,13 +1,13 @@
-"""What one failure mode makes of another: the edges of the causal graph."""
+"""What one failure mode makes of another, and which causes are special cases of others."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ..core import FailureMode
+from ..core import FailureMode, RootCause
 
-__all__ = ["LEADS_TO"]
+__all__ = ["LEADS_TO", "SPECIAL_CASES"]
 
 _M = FailureMode
 
@@ -70,3 +70,14 @@ LEADS_TO: Mapping[str, frozenset[str]] = _edges({
     ),
 })  # fmt: skip
 """mode -> the modes that it can bring about: a finding of those is not a story of its own."""
+
+SPECIAL_CASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        # A rate that a schedule threw up, or that met an empty optimizer, is too high as well.
+        RootCause.LEARNING_RATE_TOO_HIGH.value: (
+            RootCause.LEARNING_RATE_SCHEDULE_FAULT.value,
+            RootCause.OPTIMIZER_STATE_LOST.value,
+        ),
+    }
+)
+"""general cause -> special ones: where one of these holds, the general one is explained away."""

@@ -82,17 +82,20 @@ class AttributionEngine:
         for rule in (*given, *extra_rules):
             if known.setdefault(rule.code, rule) != rule:
                 raise RegistryError(f"attribution rule {rule.code} is defined twice, differently")
+        defaults: list[AttributionRule] = []
         if rules is None:
-            # A detector's own rule knows its evidence: the default for that mode and cause yields.
+            # A detector's own rule knows its evidence: the default for that mode and cause is
+            # asked only where none of its rules holds, as on somebody else's finding.
             covered = {(rule.mode, rule.cause) for rule in known.values()}
-            known.update({r.code: r for r in DEFAULT_RULES if (r.mode, r.cause) not in covered})
+            defaults = [r for r in DEFAULT_RULES if known.setdefault(r.code, r) == r]
+            replaced = {r.code for r in defaults if (r.mode, r.cause) in covered}
+        else:
+            replaced = set()
         self._rules = tuple(sorted(known.values(), key=lambda rule: rule.code))
         self._calibrate = Identity() if calibrate is None else calibrate
         self._edges = _edges_of(self._rules)
-        by_mode: dict[str, list[AttributionRule]] = {}
-        for rule in self._rules:
-            by_mode.setdefault(word(rule.mode), []).append(rule)
-        self._by_mode = {mode: tuple(found) for mode, found in by_mode.items()}
+        self._by_mode = _by_mode(rule for rule in self._rules if rule.code not in replaced)
+        self._defaults = _by_mode(defaults)
 
     @property
     def rules(self) -> tuple[AttributionRule, ...]:
@@ -131,7 +134,7 @@ class AttributionEngine:
     ) -> list[AttributionHypothesis]:
         shared = story_facts(story)
         facts = [facts_of(finding, onsets, shared, context) for finding in story.findings]
-        cases = cases_of(story, facts, self._by_mode)
+        cases = cases_of(story, facts, self._by_mode, self._defaults)
         total = sum(case.odds for case in cases) + _UNKNOWN_ODDS
         shares = [(case, case.odds / total) for case in cases]
         kept = [(case, share) for case, share in shares[:_MOST] if share >= _LEAST]
@@ -194,6 +197,13 @@ def _registered_rules() -> list[AttributionRule]:
     return [
         rule for cls in detectors.items().values() for rule in getattr(cls, "attribution_rules", ())
     ]
+
+
+def _by_mode(rules: Iterable[AttributionRule]) -> dict[str, tuple[AttributionRule, ...]]:
+    found: dict[str, tuple[AttributionRule, ...]] = {}
+    for rule in rules:
+        found[word(rule.mode)] = (*found.get(word(rule.mode), ()), rule)
+    return found
 
 
 def _edges_of(rules: Iterable[AttributionRule]) -> dict[str, frozenset[str]]:
