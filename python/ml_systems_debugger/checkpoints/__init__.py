@@ -9,16 +9,20 @@ from . import (  # noqa: F401 - each registers its format
     safetensors,
     torch_zip,
 )
+from ._names import shown
+from .comparing import CheckpointDiff, TensorChange, diff
 from .contract import CheckpointFormat, Layout, Options, TensorInfo, formats
 from .finding import CODES, CheckpointFinding
 from .opening import find_format
 from .report import CheckpointReport, CheckpointStatus, FileRecord
 from .scanning import inspect, scan
+from .shards import merge, scan_shard
 from .table import STATISTICS, TensorRecord, TensorTable
 
 __all__ = [
     "CODES",
     "STATISTICS",
+    "CheckpointDiff",
     "CheckpointFinding",
     "CheckpointFormat",
     "CheckpointReport",
@@ -26,11 +30,16 @@ __all__ = [
     "FileRecord",
     "Layout",
     "Options",
+    "TensorChange",
     "TensorInfo",
     "TensorRecord",
     "TensorTable",
+    "diff",
     "find_format",
     "formats",
     "inspect",
+    "merge",
     "scan",
+    "scan_shard",
+    "shown",
 ]

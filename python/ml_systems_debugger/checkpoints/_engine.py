@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..core import MLSystemsDebuggerError
 from ..kernels import ROW_DTYPE, SPAN_DTYPE, measure_spans
 from ._dead import MIN_LINES, UnitZeros, unit_zeros
+from ._digest import part_digest
 from ._names import shown
 from ._plan import KERNEL_CODES, Group, Plan, Unit, dtype_of
 from ._scales import scale_values
@@ -277,16 +278,8 @@ def _measure_scales(
     raw: npt.NDArray[np.uint8], dtype: Dtype, start: int, rows: npt.NDArray[np.void]
 ) -> None:
     """Measure the scales of quantised blocks, and digest all their bytes."""
-    digest = np.uint64(0)
-    for begin in range(0, len(raw), _LIMIT):
-        span, one = np.zeros(1, SPAN_DTYPE), np.zeros(1, ROW_DTYPE)
-        count = min(_LIMIT, len(raw) - begin)
-        span[0] = (begin, count, start + begin, KERNEL_CODES["uint8"])
-        measure_spans(raw, span, one)
-        with np.errstate(over="ignore"):
-            digest += one[0]["digest"]
     values, kernel, item = scale_values(raw, dtype)
     span = np.zeros(1, SPAN_DTYPE)
     span[0] = (0, len(values) // item, 0, KERNEL_CODES[kernel])
     measure_spans(values, span, rows)
-    rows["digest"] = digest
+    rows["digest"] = part_digest(raw, start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 from ..core import Severity
@@ -32,18 +33,18 @@ _EXPECTED = {
 }  # fmt: skip
 _EXPECTED_PREFIXES = ("torch._utils._rebuild_", "torch.distributed.checkpoint.metadata.")
 
-# A call of any of these can run a program, open a file or a connection, or load code. It only sets
-# the severity: whatever is expected nowhere above is reported, on this list or not.
-_DANGEROUS_MODULES = {
-    "os", "posix", "nt", "subprocess", "sys", "socket", "shutil", "runpy", "importlib", "pty",
-    "webbrowser", "ctypes", "code", "codeop", "commands", "pickle", "_pickle", "dill",
-    "cloudpickle", "marshal", "types",
-    "asyncio", "multiprocessing", "threading", "signal", "tempfile", "pip",
-    "requests", "urllib", "urllib2", "httplib", "http", "ftplib", "smtplib", "aiohttp", "timeit",
-    "bdb", "pdb", "cProfile", "profile", "trace", "ensurepip", "venv", "zipimport", "imp",
-    "pkgutil", "inspect",
-    "gc", "operator", "functools", "builtins", "__builtin__", "copyreg extension",
-    "torch.storage", "torch.serialization", "torch.hub", "torch.jit", "numpy.testing",
+# The standard library can run programs, open files and load code in more ways than a list could
+# name; so all of it counts as that, but for these modules of plain values. Which group a global
+# falls into only sets the severity: whatever is not expected above is reported.
+_VALUE_MODULES = {
+    "argparse", "array", "calendar", "collections", "datetime", "decimal", "enum", "fractions",
+    "ipaddress", "numbers", "pathlib", "random", "string", "uuid", "zoneinfo",
+}  # fmt: skip
+_VALUE_NAMES = {"functools.partial", "types.SimpleNamespace", "types.MappingProxyType"}
+_RUNNING_MODULES = {
+    "__builtin__", "commands", "copy_reg", "copyreg extension", "urllib2", "httplib", "pip", "dill",
+    "cloudpickle", "joblib", "requests", "aiohttp", "numpy.testing", "numpy.f2py", "torch.hub",
+    "torch.jit", "torch.serialization", "torch.storage", "torch.utils.cpp_extension",
 }  # fmt: skip
 _TORCH_TYPES = {"Storage", "Tensor"}
 
@@ -54,7 +55,7 @@ def judge_globals(found: Iterable[Global], file: str) -> list[CheckpointFinding]
     for one in found:
         if _expected(one):
             continue
-        dangerous = one.called and _dangerous(one.module)
+        dangerous = _can_run(one)
         severity = Severity.CRITICAL if dangerous else Severity.MEDIUM
         does = "call" if one.called else "import"
         findings.append(
@@ -82,6 +83,11 @@ def _expected(one: Global) -> bool:
     return one.module in ("numpy.dtypes",) and one.name.endswith("DType")
 
 
-def _dangerous(module: str) -> bool:
-    parts = module.split(".")
-    return any(".".join(parts[:n]) in _DANGEROUS_MODULES for n in range(1, len(parts) + 1))
+def _can_run(one: Global) -> bool:
+    """Whether a global is of a module that can run programs, open files or load code."""
+    if one.path in _VALUE_NAMES:
+        return False
+    parts = one.module.split(".")
+    if parts[0] in sys.stdlib_module_names:
+        return parts[0] not in _VALUE_MODULES
+    return any(".".join(parts[:n]) in _RUNNING_MODULES for n in range(1, len(parts) + 1))

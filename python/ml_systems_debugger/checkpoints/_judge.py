@@ -53,8 +53,6 @@ def judge(plan: Plan, measured: Measured, table: TensorTable) -> list[Checkpoint
     found.extend(_siblings(table, look))
     found.extend(_ranges(table, look))
     found.extend(_duplicates(table))
-    if not len(table):
-        found.append(_of("empty", Severity.MEDIUM, "the checkpoint holds no tensors"))
     return found
 
 

@@ -9,11 +9,12 @@ from math import prod
 
 from ._families import template
 from ._names import shown
+from .comparing import CheckpointDiff
 from .finding import CheckpointFinding
 from .report import CheckpointReport
 from .table import TensorRecord
 
-__all__ = ["human_bytes", "render", "render_tensors"]
+__all__ = ["human_bytes", "render", "render_diff", "render_tensors"]
 
 MAX_GROUPS = 40
 MAX_LISTED = 25
@@ -136,3 +137,39 @@ def _row(tensor: TensorRecord, known: bool) -> list[str]:
         row += [f"{stats[n]:.4g}" for n in ("min", "max", "mean", "std")]
         row.append(f"{zeros:.1%}" if prod(tensor.shape) else "")
     return row
+
+
+def render_diff(result: CheckpointDiff, output_format: str) -> str:
+    """Return a comparison as ``text`` or ``markdown``: the most changed tensors first."""
+    bold = "**" if output_format == "markdown" else ""
+    title = f"{shown(result.path_a, 4096)} -> {shown(result.path_b, 4096)}: {result.status}"
+    equal = sum(c.equal for c in result.changes)
+    counts = (
+        f"{len(result.changes)} tensors compared: {equal} equal, {len(result.changes) - equal} "
+        f"changed; {len(result.missing)} missing, {len(result.added)} added, "
+        f"{len(result.reshaped)} reshaped, {len(result.retyped)} retyped"
+    )
+    lines = [f"{'# ' if bold else ''}{title}", "", counts]
+    changed = [c for c in result.changes if not c.equal]
+    table = [
+        f"  {c.relative:>10.3g}  {c.max_delta:>10.3g}  {c.cosine:>9.6f}  {shown(c.name, 80)}"
+        for c in changed[:MAX_LISTED]
+    ]
+    if table:
+        head = f"  {'relative':>10}  {'max delta':>10}  {'cosine':>9}  tensor"
+        table = [*(["```"] if bold else []), head, *table, *(["```"] if bold else [])]
+    if len(changed) > MAX_LISTED:
+        table.append(f"  ... and {len(changed) - MAX_LISTED} more")
+    for heading, body in (
+        ("Findings", list(_findings(result.findings, bold))),
+        ("Not read", _unread(result.unread)),
+        ("Changed most", table),
+    ):
+        if body:
+            lines += [
+                "",
+                f"## {heading}" if bold else f"{heading}:",
+                *([""] if bold else []),
+                *body,
+            ]
+    return "\n".join(lines)

@@ -185,10 +185,10 @@ def _entry(source: Source, name: str, value: Any) -> tuple[int, int, str, tuple[
 
     if isinstance(value, re.Match):
         dtype, sizes, *ends = value.groups()
-        shape: Any = [int(n) for n in sizes.split(",")] if sizes else []
-        offsets: Any = [int(n) for n in ends]
         if sizes.endswith(","):
             raise wrong("its shape is no list of sizes", sizes)
+        shape: Any = [int(n) for n in sizes.split(",")] if sizes else []
+        offsets: Any = [int(n) for n in ends]
     else:
         if not isinstance(value, _Pairs):
             raise wrong("its entry is no object")

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ._judge import judge
 from ._names import shown
 from ._plan import Plan, make_plan
 from .contract import CheckpointFormat, Options, TensorInfo
+from .finding import CheckpointFinding
 from .opening import open_checkpoint, read_tensors, selected
 from .report import CheckpointReport, FileRecord
 from .table import TensorRecord, TensorTable
@@ -65,14 +67,21 @@ def scan(
     began = time.perf_counter()
     reader = open_checkpoint(Path(path), options)
     every = read_tensors(reader)
-    tensors = _chosen(every, include, exclude)
+    tensors = chosen(every, include, exclude)
     plan = make_plan(tensors)
     measured = measure(plan, reader, workers, progress, stop)
-    seconds = time.perf_counter() - began
-    return conclude(str(path), reader, plan, measured, len(every) - len(tensors), seconds)
+    changed = reader.folder.check_unchanged()
+    unread = [*reader.unread, *measured.errors]
+    facts = Facts(
+        str(path), reader.name, reader.metadata, reader.findings,
+        [*unread, *(sentence for sentence in changed if sentence not in unread)],
+        _files(reader, measured), len(every) - len(tensors), bool(changed) or measured.changed,
+        time.perf_counter() - began,
+    )  # fmt: skip
+    return conclude(facts, plan, measured)
 
 
-def _chosen(
+def chosen(
     tensors: list[TensorInfo], include: Sequence[str], exclude: Sequence[str]
 ) -> list[TensorInfo]:
     for what, patterns in (("include", include), ("exclude", exclude)):
@@ -104,31 +113,41 @@ def measure(
     return run_plan(plan, reader.folder, workers or default_workers(), told, stop)
 
 
-def conclude(
-    path: str,
-    reader: CheckpointFormat,
-    plan: Plan,
-    measured: Measured,
-    left_out: int,
-    seconds: float,
-) -> CheckpointReport:
-    """Combine, judge, and look at the files once more."""
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a checkpoint beside its values."""
+
+    path: str
+    format: str
+    metadata: dict[str, Any]
+    findings: list[CheckpointFinding]
+    unread: list[str]
+    files: tuple[FileRecord, ...]
+    left_out: int
+    changed: bool
+    seconds: float
+
+
+def conclude(facts: Facts, plan: Plan, measured: Measured) -> CheckpointReport:
+    """Combine the partials and judge them."""
     table = TensorTable.of(plan, measured)
-    unread = [*reader.unread, *measured.errors]
-    changed = reader.folder.check_unchanged()
-    unread.extend(sentence for sentence in changed if sentence not in unread)
+    unread = list(facts.unread)
     lacking = int((~table.columns["scanned"]).sum())
     if measured.interrupted:
         unread.append(f"interrupted: {lacking} of {len(table)} tensors were not read to their end")
+    elif lacking and not unread:
+        unread.append(f"{lacking} of {len(table)} tensors were not read to their end")
     metadata: dict[str, Any] = {
-        **reader.metadata, "format": reader.name, "tensors": len(table),
-        "values": int(table.columns["size"].sum()), "seconds": round(seconds, 3),
-        "interrupted": measured.interrupted, "changed": bool(changed) or measured.changed,
+        **facts.metadata, "format": facts.format, "tensors": len(table),
+        "values": int(table.columns["size"].sum()), "seconds": round(facts.seconds, 3),
+        "interrupted": measured.interrupted, "changed": facts.changed,
     }  # fmt: skip
-    if left_out:
-        metadata["left_out"] = left_out
-    findings = [*reader.findings, *judge(plan, measured, table)]
-    return CheckpointReport(path, _files(reader, measured), table, findings, unread, metadata)
+    if facts.left_out:
+        metadata["left_out"] = facts.left_out
+    findings = [*facts.findings, *judge(plan, measured, table)]
+    if not len(table) and not unread and not facts.left_out:
+        findings.append(CheckpointFinding.of("empty", "medium", "the checkpoint holds no tensors"))
+    return CheckpointReport(facts.path, facts.files, table, findings, unread, metadata)
 
 
 def _files(reader: CheckpointFormat, measured: Measured | None) -> tuple[FileRecord, ...]:
@@ -159,7 +178,7 @@ def inspect(
         With the findings of the structure alone; statistics are None.
     """
     reader = open_checkpoint(Path(path), options)
-    tensors = _chosen(read_tensors(reader), include, exclude)
+    tensors = chosen(read_tensors(reader), include, exclude)
     records = [TensorRecord(i.name, i.dtype, i.shape, i.file, i.nbytes) for i in tensors]
     metadata = {**reader.metadata, "format": reader.name, "tensors": len(records)}
     return CheckpointReport(

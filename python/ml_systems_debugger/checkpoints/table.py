@@ -23,7 +23,7 @@ __all__ = ["STATISTICS", "TensorRecord", "TensorTable"]
 _COUNTS = ("size", "nan", "posinf", "neginf", "zero", "subnormal")
 _VALUES = ("min", "max", "absmax", "mean", "std", "l1", "l2")
 STATISTICS = (*_COUNTS, *_VALUES)
-"""Names of the statistics. Over the finite values; NaN where there is none. Of
+"""Names of the statistics. Over the finite values; NaN where there is none (norms: 0). Of
 complex numbers their parts are counted, of quantised types the scales of their
 blocks."""
 
@@ -95,7 +95,7 @@ class TensorTable(Sequence[TensorRecord]):
         tensors, first_row = plan.tensors, plan.first_row
         out = np.zeros(len(tensors), _COLUMNS)
         for name in _VALUES:
-            out[name] = np.nan
+            out[name] = 0.0 if name in ("l1", "l2") else np.nan
         out["first"] = -1
         units = np.diff(first_row)
         out["scanned"] = _all_done(first_row, measured.done)
@@ -189,9 +189,9 @@ def _single(
         put["mean"] = np.where(some, rows["mean"], np.nan)
         spread = np.sqrt(rows["deviations_sum"] / finite) * rows["deviations_scale"]
         put["std"] = np.where(some, spread, np.nan)
-        put["l1"] = np.where(some, rows["abs_sum"], np.nan)
+        put["l1"] = np.where(some, rows["abs_sum"], 0.0)
         length = rows["squares_scale"] * np.sqrt(rows["squares_sum"])
-        put["l2"] = np.where(some, length, np.nan)
+        put["l2"] = np.where(some, length, 0.0)
     put["first"] = rows["first_nonfinite"]
     put["digest"] = rows["digest"]
     put["saturated"] = measured.saturated[first_row[which]]

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from ml_systems_debugger.cli import scan as commands
+
+
+def run(command: str, *args: object) -> Result:
+    return CliRunner().invoke(getattr(commands, command), [str(a) for a in args])
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "sound.npz", **{f"layers.{i}.w": rng.normal(size=(40, 50)) for i in range(5)}
+    )
+    return tmp_path / "sound.npz"
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    values = np.random.default_rng(0).normal(size=(40, 50))
+    values[3, 4] = np.nan
+    np.savez(tmp_path / "broken.npz", w=values)
+    return tmp_path / "broken.npz"
+
+
+def test_exit_codes(sound: Path, broken: Path, tmp_path: Path) -> None:
+    assert run("scan", sound).exit_code == 0
+    assert run("scan", broken).exit_code == 1
+    assert run("scan", broken, "--fail-on", "never").exit_code == 0
+    assert run("scan", tmp_path / "missing").exit_code == 2
+    assert run("scan").exit_code == 2
+    (tmp_path / "odd").write_bytes(b"no checkpoint at all")
+    assert run("scan", tmp_path / "odd").exit_code == 3
+    assert run("scan", sound, tmp_path / "odd").exit_code == 3
+    assert run("scan", broken, tmp_path / "odd").exit_code == 1
+    compressed = tmp_path / "compressed.npz"
+    np.savez_compressed(compressed, w=np.random.default_rng(0).normal(size=(40, 50)))
+    assert run("scan", compressed).exit_code == 3
+    assert run("scan", compressed, "--inflate").exit_code == 0
+
+
+def test_json_has_the_documented_shape(broken: Path) -> None:
+    report = json.loads(run("scan", broken, "--format", "json").output)
+    assert set(report) == {"schema_version", "status", "files", "tensors", "findings", "metadata"}
+    assert report["status"] == "findings"
+    assert set(report["files"][0]) == {"path", "format", "bytes", "scanned_bytes"}
+    (tensor,) = report["tensors"]
+    assert list(tensor) == ["name", "dtype", "shape", "file", "stats", "first_nonfinite", "digest"]
+    assert list(tensor["stats"]) == ["size", "nan", "posinf", "neginf", "zero", "subnormal", "min",
+                                     "max", "absmax", "mean", "std", "l1", "l2"]  # fmt: skip
+    assert tensor["first_nonfinite"] == [3, 4]
+    (finding,) = report["findings"]
+    assert set(finding) == {"code", "severity", "tensor", "message", "evidence"}
+    assert (finding["code"], finding["tensor"]) == ("nan", "w")
+
+
+def test_several_checkpoints(sound: Path, broken: Path) -> None:
+    both = json.loads(run("scan", sound, broken, "--format", "json").output)
+    assert both["status"] == "findings"
+    assert [c["path"] for c in both["checkpoints"]] == [str(sound), str(broken)]
+
+
+def test_text_and_markdown(sound: Path, broken: Path) -> None:
+    assert "Nothing was found." in run("scan", sound).output
+    text = run("scan", broken).output
+    assert "critical nan  w: 1 of 2000 values are NaN" in text
+    markdown = run("scan", broken, "--format", "markdown").output
+    assert markdown.startswith("# ")
+    assert "| w | float64 | 40x50 |" in markdown
+
+
+def test_shards_and_merge(sound: Path, broken: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        result = run("scan", broken, "--shard", f"{number}/2", "--output", tmp_path / f"s{number}")
+        assert result.exit_code == 0, result.output
+    assert run("merge", tmp_path / "s1", tmp_path / "s2").exit_code == 1
+    assert run("merge", tmp_path / "s1").exit_code == 3
+    assert run("merge", sound).exit_code == 3
+    for wrong in ("0/2", "3/2", "x", "1/0"):
+        assert run("scan", broken, "--shard", wrong).exit_code == 2
+
+
+def test_inspect(broken: Path) -> None:
+    result = run("inspect", broken)
+    assert result.exit_code == 0
+    assert "w     float64  40x50" in result.output
+    assert (
+        json.loads(run("inspect", broken, "--format", "json").output)["tensors"][0]["stats"] is None
+    )
+
+
+def test_diff(sound: Path, tmp_path: Path) -> None:
+    with np.load(sound) as found:
+        arrays = dict(found)
+    arrays["layers.1.w"] = arrays["layers.1.w"] + 0.1
+    np.savez(tmp_path / "b.npz", **arrays)
+    result = run("diff", sound, tmp_path / "b.npz")
+    assert result.exit_code == 0, result.output
+    assert "4 equal, 1 changed" in result.output
+    assert json.loads(run("diff", sound, sound, "--format", "json").output)["status"] == "equal"
+    assert run("diff", sound, tmp_path / "missing").exit_code == 2
+
+
+def test_a_full_disk_keeps_the_old_output(sound: Path, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    target = tmp_path / "report"
+    target.write_text("old")
+    target.chmod(0o400)
+    (tmp_path / "sub").mkdir()
+    result = run("scan", sound, "--output", tmp_path / "sub" / "no" / "report")
+    assert result.exit_code == 2
+    assert "cannot be written" in result.output
+
+
+def test_an_interrupt_ends_within_a_second_with_what_was_found(tmp_path: Path) -> None:
+    path = tmp_path / "m.npy"
+    with path.open("wb") as out:
+        np.lib.format.write_array_header_1_0(
+            out, {"descr": "<f4", "fortran_order": False, "shape": (4_000_000_000,)}
+        )
+        out.truncate(out.tell() + 16_000_000_000)  # sparse: no disk is used
+    command = "import sys; from ml_systems_debugger.cli.scan import scan; scan(sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, str(path), "--format", "json", "--workers", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ},
+    )  # fmt: skip
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=20)
+    assert process.returncode == 3, errors
+    report = json.loads(output)
+    assert report["status"] == "incomplete"
+    assert report["metadata"]["interrupted"]
