@@ -1,15 +1,19 @@
 """From files, frames and arrays to a `SignalSet`: one source format per module."""
 
+from .hf_trainer import HFTrainerIngestor
 from .logs import LogIngestor
 from .metrics import MetricIngestor
 from .schema import ColumnRule, SchemaValidator
 from .source import find_runs, open_source
+from .tensorboard import TensorBoardIngestor
 
 __all__ = [
     "ColumnRule",
+    "HFTrainerIngestor",
     "LogIngestor",
     "MetricIngestor",
     "SchemaValidator",
+    "TensorBoardIngestor",
     "find_runs",
     "open_source",
 ]

@@ -42,7 +42,7 @@ def assemble(table: Table, mapping: Mapping[str, str] | None = None) -> SignalSe
     order = ordered([(p.owner, p.rows, p.steps) for p in pieces], frame.epochs)
     series = [one for p, o in zip(pieces, order.parts, strict=True) for one in p.series(o)]
     metadata = {"source": table.source, "rows": table.rows, **table.metadata}
-    if frame.step_name is not None:
+    if frame.step_name is not None and table.roles is None:
         metadata["step_column"] = frame.step_name
     if order.notes:
         metadata["order"] = order.notes
@@ -143,6 +143,8 @@ class _Frame:
     def _read_steps(self, name: str) -> npt.NDArray[np.int64]:
         """Return the step of every row; a row without one belongs to the step before it."""
         table, column = self.table, self.table.columns[name]
+        if column.values.dtype == np.int64 and column.rows is None:
+            return column.values
         if column.values.dtype == object:
             bad = [(int(r), str(v)) for r, v in zip(_rows_of(column), column.values, strict=True)]
             column = Column(np.empty(0), np.empty(0, np.int64), bad)

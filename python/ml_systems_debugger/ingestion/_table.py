@@ -142,7 +142,11 @@ class LineMap:
 
 @dataclass
 class Table:
-    """What a reader found: named columns of one length, and what it could not read."""
+    """What a reader found: named columns of one length, and what it could not read.
+
+    `roles`, where given, says which column is the step, the time stamp and so
+    on, for formats that keep these apart from the names of their metrics.
+    """
 
     source: str
     rows: int
@@ -150,6 +154,7 @@ class Table:
     line_of: Callable[[int], int] | None = None
     unread: list[str] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
+    roles: dict[str, str] | None = None
 
     def place(self, row: int) -> str:
         """Return where a row stands, in words."""
@@ -159,6 +164,8 @@ class Table:
 
     def with_role(self, role: str) -> str | None:
         """Return the name of the column that has `role`; an exact canonical name wins."""
+        if self.roles is not None:
+            return self.roles.get(role)
         found = [name for name in self.columns if role_of(name) == role]
         return role if role in found else next(iter(found), None)
 

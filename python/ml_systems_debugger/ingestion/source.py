@@ -18,6 +18,7 @@ from ..core import (
 )
 from ._bytes import ByteSource, is_bytes_like
 from .metrics import MetricIngestor
+from .tensorboard import TensorBoardIngestor, event_files
 
 __all__ = ["find_runs", "open_source"]
 
@@ -151,6 +152,8 @@ def _refusal(head: bytes, opened: ByteSource) -> IngestionError:
 
 def _open_folder(path: Path, mapping: Mapping[str, str] | None) -> SignalSet:
     runs = find_runs(path)
+    if runs == [path]:
+        return TensorBoardIngestor().ingest(path)
     if not runs:
         raise UnsupportedFormatError("no run data in this folder", source=str(path))
     if len(runs) > 1:
@@ -164,6 +167,8 @@ def _open_folder(path: Path, mapping: Mapping[str, str] | None) -> SignalSet:
 
 def find_runs(path: str | os.PathLike[str]) -> list[Path]:
     """Return the runs below a folder, sorted: the files that some ingestor can read.
+
+    Several TensorBoard event files side by side are one run: their folder.
 
     Hidden files and folders, code and documents are passed over; links to
     folders are not followed.
@@ -184,6 +189,12 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
                 continue
             if _readable(file):
                 found.append(file)
+        if len(events := event_files(folder)) > 1:
+            found = [file for file in found if file not in events]
+            if not any(file.parent == Path(folder) for file in found):
+                found.append(Path(folder))
+            else:
+                found += events
     return sorted(found)
 
 
