@@ -129,28 +129,33 @@ PyObject *read_all(PyObject *, PyObject *const *args, Py_ssize_t count, PyObject
 class Inputs {
  public:
   bool read(PyObject *xs) {
+    // A list could change under the work, which runs without the GIL: a tuple holds the arrays.
     sequence_ = py::reinterpret_steal<py::object>(
-        PySequence_Fast(xs, "xs: a sequence of arrays is expected"));
+        PyList_Check(xs) ? PyList_AsTuple(xs)
+                         : PySequence_Fast(xs, "xs: a sequence of arrays is expected"));
     if (!sequence_) return false;
     count_ = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(sequence_.ptr()));
-    arrays_.resize(count_);
+    PyObject **items = PySequence_Fast_ITEMS(sequence_.ptr());
+    arrays_ = count_ <= kInline ? inline_ : (more_.resize(count_), more_.data());
     for (std::size_t i = 0; i < count_; ++i) {
       Input input;
-      PyObject *item = PySequence_Fast_GET_ITEM(sequence_.ptr(), static_cast<Py_ssize_t>(i));
-      if (!mlsd_bindings::read_input(item, nullptr, &input)) return false;
+      if (!mlsd_bindings::read_input(items[i], nullptr, &input)) return false;
       arrays_[i] = input.array;
       bytes_ += bytes_of(input.array);
       if (input.owner) owners_.push_back(std::move(input.owner));
     }
     return true;
   }
-  const mlsd::ArrayRef *arrays() const { return arrays_.data(); }
+  const mlsd::ArrayRef *arrays() const { return arrays_; }
   std::size_t count() const { return count_; }
   std::size_t bytes() const { return bytes_; }
 
  private:
   py::object sequence_;
-  std::vector<mlsd::ArrayRef> arrays_;
+  static constexpr std::size_t kInline = 256;
+  mlsd::ArrayRef inline_[kInline];
+  std::vector<mlsd::ArrayRef> more_;
+  mlsd::ArrayRef *arrays_ = inline_;
   std::vector<py::object> owners_;
   std::size_t count_ = 0, bytes_ = 0;
 };
@@ -192,6 +197,24 @@ PyObject *digest_many(PyObject *, PyObject *xs) {
 
 // ---- TensorStats ------------------------------------------------------------------------------
 
+// What is told of the finite values: NaN where there is none.
+struct Told {
+  const mlsd::BlockStats &all;
+  double finite;
+
+  Told(const mlsd::BlockStats &stats, std::uint64_t size)
+      : all(stats), finite(static_cast<double>(size - stats.nan - stats.posinf - stats.neginf)) {}
+  double or_nan(double value) const { return finite == 0 ? std::nan("") : value; }
+  double min() const { return or_nan(all.min); }
+  double max() const { return or_nan(all.max); }
+  double absmax() const { return or_nan(all.max > -all.min ? all.max : -all.min); }
+  double mean() const { return or_nan(all.mean); }
+  double std() const {
+    return finite == 0 ? std::nan("")
+                       : all.deviations.scale * std::sqrt(all.deviations.sum / finite);
+  }
+};
+
 // Everything about a tensor, or about a run of its blocks: mergeable, see tensor_stats.hpp.
 struct Stats {
   mlsd::StatsRange range;
@@ -199,34 +222,58 @@ struct Stats {
   bool digested = false;
 
   void finish() { all = mlsd::total(range); }
-  std::uint64_t finite() const { return range.elements - all.nan - all.posinf - all.neginf; }
-  double or_nan(double value) const { return finite() == 0 ? std::nan("") : value; }
-  double absmax() const { return or_nan(all.max > -all.min ? all.max : -all.min); }
-  double std() const {
-    if (finite() == 0) return std::nan("");
-    return all.deviations.scale * std::sqrt(all.deviations.sum / static_cast<double>(finite()));
-  }
+  Told told() const { return {all, range.elements}; }
 };
 
 Stats make_stats(const Input &in, std::uint64_t start, bool with_digest) {
   Stats stats;
   stats.digested = with_digest;
   without_gil(bytes_of(in.array), [&] {
-    mlsd::stats_of(&in.array, 1, start, with_digest, &stats.range);
+    mlsd::stats_of(in.array, start, with_digest, &stats.range);
     return 0;
   });
   stats.finish();
   return stats;
 }
 
-Stats tensor_stats(const py::object &x, const py::object &dtype, std::uint64_t start,
-                   bool with_digest) {
-  if (start % mlsd::kBlock != 0)
-    throw py::value_error("start: a multiple of " + std::to_string(mlsd::kBlock) + ", got " +
-                          std::to_string(start));
-  Input input;
-  if (!mlsd_bindings::read_input(x.ptr(), dtype.ptr(), &input)) throw py::error_already_set();
-  return make_stats(input, start, with_digest);
+// tensor_stats(x, *, dtype=None, start=0, digest=False)
+PyObject *tensor_stats(PyObject *, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+  const Py_ssize_t named = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
+  if (count != 1) {
+    PyErr_Format(PyExc_TypeError, "tensor_stats() takes one array, got %zd positional arguments",
+                 count);
+    return nullptr;
+  }
+  PyObject *dtype = nullptr;
+  std::uint64_t start = 0;
+  int with_digest = 0;
+  for (Py_ssize_t i = 0; i < named; ++i) {
+    PyObject *name = PyTuple_GET_ITEM(keywords, i), *value = args[1 + i];
+    if (PyUnicode_CompareWithASCIIString(name, "dtype") == 0) {
+      dtype = value;
+    } else if (PyUnicode_CompareWithASCIIString(name, "start") == 0) {
+      start = PyLong_AsUnsignedLongLong(value);
+      if (PyErr_Occurred()) return nullptr;
+    } else if (PyUnicode_CompareWithASCIIString(name, "digest") == 0) {
+      with_digest = PyObject_IsTrue(value);
+      if (with_digest < 0) return nullptr;
+    } else {
+      PyErr_Format(PyExc_TypeError, "tensor_stats() got an unexpected keyword argument %R", name);
+      return nullptr;
+    }
+  }
+  if (start % mlsd::kBlock != 0) {
+    PyErr_Format(PyExc_ValueError, "start: a multiple of %zu, got %llu", mlsd::kBlock,
+                 static_cast<unsigned long long>(start));
+    return nullptr;
+  }
+  try {
+    Input input;
+    if (!mlsd_bindings::read_input(args[0], dtype, &input)) return nullptr;
+    return py::cast(make_stats(input, start, with_digest != 0)).release().ptr();
+  } catch (const std::bad_alloc &) {
+    return PyErr_NoMemory();
+  }
 }
 
 Stats merged(const Stats &left, const Stats &right) {
@@ -249,21 +296,22 @@ struct Row {
   std::uint64_t digest;
 };
 
-void fill_row(const Stats &s, Row *row) {
-  *row = {s.range.elements,
-          s.all.nan,
-          s.all.posinf,
-          s.all.neginf,
-          s.all.zero,
-          s.all.subnormal,
-          s.or_nan(s.all.min),
-          s.or_nan(s.all.max),
-          s.absmax(),
-          s.or_nan(s.all.mean),
-          s.std(),
-          s.all.abs_sum,
-          mlsd::root(s.all.squares),
-          s.range.digest};
+void fill_row(const mlsd::StatsRange &range, const mlsd::BlockStats &all, Row *row) {
+  const Told told(all, range.elements);
+  *row = {range.elements,
+          all.nan,
+          all.posinf,
+          all.neginf,
+          all.zero,
+          all.subnormal,
+          told.min(),
+          told.max(),
+          told.absmax(),
+          told.mean(),
+          told.std(),
+          all.abs_sum,
+          mlsd::root(all.squares),
+          range.digest};
 }
 
 void tensor_stats_many(const py::object &xs, const py::buffer &out, bool with_digest) {
@@ -278,14 +326,12 @@ void tensor_stats_many(const py::object &xs, const py::buffer &out, bool with_di
                           std::to_string(room) + " bytes");
   Row *rows = static_cast<Row *>(info.ptr);
   without_gil(inputs.bytes(), [&] {
-    std::vector<mlsd::StatsRange> ranges(inputs.count());
-    mlsd::stats_of(inputs.arrays(), inputs.count(), 0, with_digest, ranges.data());
-    for (std::size_t i = 0; i < inputs.count(); ++i) {
-      Stats stats;
-      stats.range = std::move(ranges[i]);
-      stats.finish();
-      fill_row(stats, &rows[i]);
-    }
+    mlsd::each_stats(
+        inputs.arrays(), inputs.count(), 0, with_digest,
+        [](void *to, std::size_t i, const mlsd::StatsRange &range) {
+          fill_row(range, mlsd::total(range), static_cast<Row *>(to) + i);
+        },
+        rows);
     return 0;
   });
 }
@@ -427,6 +473,10 @@ PyMethodDef fast_calls[] = {
     MLSD_FAST(read_all, "Load every byte and return their bitwise or: the limit for any kernel."),
     MLSD_FAST(digest, "Return the 64-bit digest of the elements' bytes."),
 #undef MLSD_FAST
+    {"tensor_stats", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(tensor_stats)),
+     METH_FASTCALL | METH_KEYWORDS,
+     "tensor_stats($module, x, /, *, dtype=None, start=0, digest=False)\n--\n\n"
+     "Return every statistic of an array in one pass."},
     {"global_norm", global_norm, METH_O,
      "global_norm($module, xs, /)\n--\n\nReturn the L2 norm over many arrays."},
     {"digest_many", digest_many, METH_O,
@@ -449,11 +499,11 @@ void register_arrays(py::module_ &m) {
       .def_property_readonly("neginf", [](const Stats &s) { return s.all.neginf; })
       .def_property_readonly("zero", [](const Stats &s) { return s.all.zero; })
       .def_property_readonly("subnormal", [](const Stats &s) { return s.all.subnormal; })
-      .def_property_readonly("min", [](const Stats &s) { return s.or_nan(s.all.min); })
-      .def_property_readonly("max", [](const Stats &s) { return s.or_nan(s.all.max); })
-      .def_property_readonly("absmax", &Stats::absmax)
-      .def_property_readonly("mean", [](const Stats &s) { return s.or_nan(s.all.mean); })
-      .def_property_readonly("std", &Stats::std)
+      .def_property_readonly("min", [](const Stats &s) { return s.told().min(); })
+      .def_property_readonly("max", [](const Stats &s) { return s.told().max(); })
+      .def_property_readonly("absmax", [](const Stats &s) { return s.told().absmax(); })
+      .def_property_readonly("mean", [](const Stats &s) { return s.told().mean(); })
+      .def_property_readonly("std", [](const Stats &s) { return s.told().std(); })
       .def_property_readonly("l1", [](const Stats &s) { return s.all.abs_sum; })
       .def_property_readonly("l2", [](const Stats &s) { return mlsd::root(s.all.squares); })
       .def_property_readonly("digest",
@@ -464,9 +514,6 @@ void register_arrays(py::module_ &m) {
       .def("merge", &merged, py::arg("other"),
            "Return the statistics of this part and the next one; the same bits as in one pass.");
 
-  m.def("tensor_stats", &tensor_stats, py::arg("x"), py::kw_only(), py::arg("dtype") = py::none(),
-        py::arg("start") = 0, py::arg("digest") = false,
-        "Return every statistic of an array in one pass.");
   m.def("tensor_stats_many", &tensor_stats_many, py::arg("xs"), py::arg("out"), py::kw_only(),
         py::arg("digest") = false, "Write one row per array into `out`.");
   m.def("measure_spans", &measure_spans, py::arg("buffer"), py::arg("spans"), py::arg("rows"),

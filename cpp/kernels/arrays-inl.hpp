@@ -179,9 +179,12 @@ inline void flush(vf v, vd *low, vd *high) {
 inline void flush(vd v, vd *low, vd *) { *low += v; }
 
 inline double across(vd v) {
-  double sum = 0;
-  for (size_t lane = 0; lane < lanes<vd>; ++lane) sum += v[lane];
-  return sum;
+  // Neighbours first: half as deep a chain of additions as from left to right, and less.
+  double sums[lanes<vd>];
+  for (size_t lane = 0; lane < lanes<vd>; ++lane) sums[lane] = v[lane];
+  for (size_t width = lanes<vd> / 2; width != 0; width /= 2)
+    for (size_t lane = 0; lane < width; ++lane) sums[lane] += sums[lane + width];
+  return sums[0];
 }
 
 template <typename V>

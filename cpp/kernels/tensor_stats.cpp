@@ -25,7 +25,11 @@ struct Plan {
   std::vector<std::size_t> first;  // of each array, and one past the last
   std::size_t bytes = 0;
 
-  Plan(const ArrayRef *arrays, std::size_t count) : first(count + 1, 0) {
+  Plan() = default;
+  Plan(const ArrayRef *arrays, std::size_t count) { lay(arrays, count); }
+  void lay(const ArrayRef *arrays, std::size_t count) {
+    first.assign(count + 1, 0);
+    bytes = 0;
     for (std::size_t i = 0; i < count; ++i) {
       first[i + 1] = first[i] + blocks_of(arrays[i].n);
       bytes += arrays[i].n * item_size(arrays[i].dtype);
@@ -51,12 +55,13 @@ void over_blocks(const Plan &plan, F work) {
   parallel_for(blocks, plan.bytes, body);
 }
 
+// Combines in place, neighbours first: the same tree for any number of threads.
 template <typename Value, typename Combine>
-Value tree(std::vector<Value> values, Combine combine_two) {
-  for (std::size_t width = 1; width < values.size(); width *= 2)
-    for (std::size_t i = 0; i + width < values.size(); i += 2 * width)
+Value tree(Value *values, std::size_t count, Combine combine_two) {
+  for (std::size_t width = 1; width < count; width *= 2)
+    for (std::size_t i = 0; i + width < count; i += 2 * width)
       values[i] = combine_two(values[i], values[i + width]);
-  return values.empty() ? Value{} : values[0];
+  return count == 0 ? Value{} : values[0];
 }
 
 std::uint64_t finite_of(const StatsNode &node) noexcept {
@@ -128,34 +133,81 @@ BlockStats combine(const BlockStats &a, std::uint64_t a_finite, const BlockStats
   return out;
 }
 
-void stats_of(const ArrayRef *arrays, std::size_t count, std::uint64_t start, bool with_digest,
-              StatsRange *out) {
+namespace {
+
+// Kept by each calling thread: from the second call on nothing is allocated.
+struct Scratch {
+  Plan plan;
+  std::vector<BlockStats> stats;
+  std::vector<std::uint64_t> digests;
+  StatsRange range;
+};
+thread_local Scratch scratch;
+
+StatsNode node_of(const BlockStats &stats, std::size_t elements, std::uint64_t index) {
+  StatsNode node;
+  node.stats = stats;
+  node.elements = elements;
+  node.index = index;
+  return node;
+}
+
+}  // namespace
+
+void each_stats(const ArrayRef *arrays, std::size_t count, std::uint64_t start, bool with_digest,
+                void (*each)(void *, std::size_t, const StatsRange &), void *context) {
   const ArrayKernels &kernels = *active_target().arrays;
-  const Plan plan(arrays, count);
-  std::vector<BlockStats> stats(plan.blocks());
-  std::vector<std::uint64_t> digests(with_digest ? plan.blocks() : 0);
-  over_blocks(plan, [&](std::size_t block) {
-    const std::size_t which = plan.owner(block), own = block - plan.first[which];
-    const ArrayRef &array = arrays[which];
-    const std::size_t n = block_length(array.n, own);
-    const char *data = at(array, own * kBlock);
-    kernels.block_stats(data, n, array.dtype, &stats[block]);
-    if (with_digest) {
-      const std::size_t item = item_size(array.dtype);
-      digests[block] = kernels.digest(data, n * item, (start + own * kBlock) * item);
-    }
-  });
+  Scratch &s = scratch;
+  s.plan.lay(arrays, count);
+  s.stats.resize(s.plan.blocks());
+  s.digests.resize(s.plan.blocks());
+  // Workers see the caller's scratch, not their own.
+  over_blocks(s.plan,
+              [&, &plan = s.plan, &stats = s.stats, &digests = s.digests](std::size_t block) {
+                const std::size_t which = plan.owner(block), own = block - plan.first[which];
+                const ArrayRef &array = arrays[which];
+                const std::size_t n = block_length(array.n, own), item = item_size(array.dtype);
+                const char *data = at(array, own * kBlock);
+                kernels.block_stats(data, n, array.dtype, &stats[block]);
+                digests[block] =
+                    with_digest ? kernels.digest(data, n * item, (start + own * kBlock) * item) : 0;
+              });
   for (std::size_t i = 0; i < count; ++i) {
-    StatsRange &range = out[i];
-    range = StatsRange{};
+    StatsRange &range = s.range;
     range.start = start;
     range.elements = arrays[i].n;
-    for (std::size_t block = plan.first[i]; block < plan.first[i + 1]; ++block) {
-      const std::size_t own = block - plan.first[i];
-      push(&range.nodes, {stats[block], block_length(arrays[i].n, own), start / kBlock + own, 0});
-      if (with_digest) range.digest += digests[block];
+    range.nodes.clear();
+    range.digest = 0;
+    for (std::size_t block = s.plan.first[i]; block < s.plan.first[i + 1]; ++block) {
+      const std::size_t own = block - s.plan.first[i];
+      push(&range.nodes,
+           node_of(s.stats[block], block_length(arrays[i].n, own), start / kBlock + own));
+      range.digest += s.digests[block];
     }
+    each(context, i, range);
   }
+}
+
+void stats_of(const ArrayRef &array, std::uint64_t start, bool with_digest, StatsRange *out) {
+  if (array.n == 0 || array.n > kBlock) {
+    each_stats(
+        &array, 1, start, with_digest,
+        [](void *to, std::size_t, const StatsRange &range) {
+          *static_cast<StatsRange *>(to) = range;
+        },
+        out);
+    return;
+  }
+  const ArrayKernels &kernels = *active_target().arrays;
+  const std::size_t item = item_size(array.dtype);
+  *out = StatsRange{};
+  out->start = start;
+  out->elements = array.n;
+  out->nodes.emplace_back();
+  out->nodes[0].elements = array.n;
+  out->nodes[0].index = start / kBlock;
+  kernels.block_stats(array.data, array.n, array.dtype, &out->nodes[0].stats);
+  if (with_digest) out->digest = kernels.digest(array.data, array.n * item, start * item);
 }
 
 BlockStats total(const StatsRange &range) noexcept {
@@ -184,6 +236,21 @@ double global_norm(const ArrayRef *arrays, std::size_t count) {
   const ArrayKernels &kernels = *active_target().arrays;
   if (count == 1 && arrays[0].n <= kBlock)
     return root(kernels.sum_squares(arrays[0].data, arrays[0].n, arrays[0].dtype));
+  // Lists of small arrays, as the gradients of biases and norms: no plan, nothing on the heap.
+  constexpr std::size_t kFew = 256;
+  if (count <= kFew) {
+    bool small = true;
+    for (std::size_t i = 0; i < count && small; ++i) small = arrays[i].n <= 4096;
+    if (small) {
+      ScaledSquares few[kFew];
+      std::size_t blocks = 0;  // an empty array has none
+      for (std::size_t i = 0; i < count; ++i)
+        if (arrays[i].n != 0)
+          few[blocks++] = kernels.sum_squares(arrays[i].data, arrays[i].n, arrays[i].dtype);
+      return root(
+          tree(few, blocks, [](ScaledSquares a, ScaledSquares b) { return combine(a, b); }));
+    }
+  }
   const Plan plan(arrays, count);
   std::vector<ScaledSquares> sums(plan.blocks());
   over_blocks(plan, [&](std::size_t block) {
@@ -192,8 +259,8 @@ double global_norm(const ArrayRef *arrays, std::size_t count) {
     sums[block] =
         kernels.sum_squares(at(array, own * kBlock), block_length(array.n, own), array.dtype);
   });
-  return root(
-      tree(std::move(sums), [](ScaledSquares a, ScaledSquares b) { return combine(a, b); }));
+  return root(tree(sums.data(), sums.size(),
+                   [](ScaledSquares a, ScaledSquares b) { return combine(a, b); }));
 }
 
 double l1_norm(ArrayRef array) {
@@ -204,7 +271,7 @@ double l1_norm(ArrayRef array) {
     sums[block] =
         kernels.sum_abs(at(array, block * kBlock), block_length(array.n, block), array.dtype);
   });
-  return tree(std::move(sums), [](double a, double b) { return a + b; });
+  return tree(sums.data(), sums.size(), [](double a, double b) { return a + b; });
 }
 
 double max_norm(ArrayRef array) {
@@ -215,7 +282,8 @@ double max_norm(ArrayRef array) {
     largest[block] =
         kernels.max_abs(at(array, block * kBlock), block_length(array.n, block), array.dtype);
   });
-  return tree(std::move(largest), [](double a, double b) { return a >= b || a != a ? a : b; });
+  return tree(largest.data(), largest.size(),
+              [](double a, double b) { return a >= b || a != a ? a : b; });
 }
 
 bool has_nonfinite(ArrayRef array) {

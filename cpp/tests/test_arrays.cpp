@@ -154,14 +154,14 @@ void same_bits_for_any_cut() {
   const std::vector<char> memory = fill(n, Dtype::f32, 0, 0);
   const mlsd::ArrayRef whole{memory.data(), n, Dtype::f32};
   mlsd::StatsRange once;
-  mlsd::stats_of(&whole, 1, 0, true, &once);
+  mlsd::stats_of(whole, 0, true, &once);
   for (std::size_t cut = 1; cut <= 5; ++cut) {
     const std::size_t at = cut * mlsd::kBlock;
     const mlsd::ArrayRef parts[2] = {{memory.data(), at, Dtype::f32},
                                      {memory.data() + 4 * at, n - at, Dtype::f32}};
     mlsd::StatsRange left, right;
-    mlsd::stats_of(&parts[0], 1, 0, true, &left);
-    mlsd::stats_of(&parts[1], 1, at, true, &right);
+    mlsd::stats_of(parts[0], 0, true, &left);
+    mlsd::stats_of(parts[1], at, true, &right);
     CHECK(mlsd::append(&left, right));
     const mlsd::BlockStats a = mlsd::total(once), b = mlsd::total(left);
     CHECK(a.mean == b.mean && a.abs_sum == b.abs_sum && a.squares.sum == b.squares.sum &&

@@ -38,9 +38,12 @@ BlockStats combine(const BlockStats &a, std::uint64_t a_finite, const BlockStats
 ScaledSquares combine(ScaledSquares a, ScaledSquares b) noexcept;
 double root(ScaledSquares squares) noexcept;
 
-// Statistics of `count` arrays, each from its own element 0 on (or, for a shard, `start`).
-void stats_of(const ArrayRef *arrays, std::size_t count, std::uint64_t start, bool with_digest,
-              StatsRange *out);
+// Statistics of one array, or of a shard that begins at element `start` of a tensor.
+void stats_of(const ArrayRef &array, std::uint64_t start, bool with_digest, StatsRange *out);
+// The same for many arrays, handed over one by one in their order; the range is only lent. Nothing
+// is allocated once the calling thread has seen as many blocks before.
+void each_stats(const ArrayRef *arrays, std::size_t count, std::uint64_t start, bool with_digest,
+                void (*each)(void *, std::size_t, const StatsRange &), void *context);
 // The nodes of a range put together; the statistics of all its elements.
 BlockStats total(const StatsRange &range) noexcept;
 // Appends `right` to `left`; false where it does not begin where `left` ends, or `left` ends inside
