@@ -1,14 +1,16 @@
-"""What the benchmarks against peers share: optional peers, and a table."""
+"""What the benchmarks against peers share: optional peers, interleaved rounds, a table."""
 
 from __future__ import annotations
 
 import importlib
+import statistics
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from _limits import medians
-
 __all__ = ["compare", "peer"]
+
+_LEAST = 0.002  # seconds that one sample lasts at least: short calls are repeated
 
 
 def peer(name: str) -> Any:
@@ -27,13 +29,36 @@ def compare(
     unit: str = "ms",
     rounds: int = 5,
 ) -> dict[str, float]:
-    """Time calls in interleaved rounds and print medians, with the ratio to the first one.
+    """Time calls in interleaved rounds and print a table; calls that are None are left out.
 
-    Calls that are None are left out. Returns the medians in seconds.
+    Printed are the median wall time with its ratio to the first call's, and the
+    median CPU time of the process (all threads together): on a machine that is
+    shared with others the second is the steadier one. Returns CPU seconds.
     """
-    found = medians({name: call for name, call in calls.items() if call is not None}, rounds)
-    first = next(iter(found.values()))
-    print(f"\n{title}")
-    for name, seconds in found.items():
-        print(f"  {name:42} {seconds * scale:12.4g} {unit}   x{seconds / first:.3g}")
-    return found
+    usable = {name: call for name, call in calls.items() if call is not None}
+    wall: dict[str, list[float]] = {name: [] for name in usable}
+    cpu: dict[str, list[float]] = {name: [] for name in usable}
+    again: dict[str, int] = {}
+    for name, call in usable.items():
+        call()
+        begin = time.process_time()
+        call()
+        again[name] = max(1, int(_LEAST / max(time.process_time() - begin, 1e-8)))
+    for _ in range(rounds):
+        for name, call in usable.items():
+            count = again[name]
+            begin, begin_cpu = time.perf_counter(), time.process_time()
+            for _ in range(count):
+                call()
+            wall[name].append((time.perf_counter() - begin) / count)
+            cpu[name].append((time.process_time() - begin_cpu) / count)
+    walls = {name: statistics.median(values) for name, values in wall.items()}
+    cpus = {name: statistics.median(values) for name, values in cpu.items()}
+    first = next(iter(usable))
+    print(f"\n{title:44} {'wall':>10} {unit:4}   ratio {'CPU':>10} {unit:4}   ratio")
+    for name in usable:
+        print(
+            f"  {name:42} {walls[name] * scale:10.4g} {'':4} {walls[name] / walls[first]:7.3g} "
+            f"{cpus[name] * scale:10.4g} {'':4} {cpus[name] / cpus[first]:7.3g}"
+        )
+    return cpus
