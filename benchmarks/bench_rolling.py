@@ -11,7 +11,6 @@ import numpy as np
 
 from _peers import compare, peer
 from ml_systems_debugger.kernels import Rolling, rolling
-from ml_systems_debugger.kernels.reference import sequences
 
 FIVE = ("mean", "std", "slope", "min", "max")
 
@@ -80,7 +79,7 @@ def main() -> None:
         f"plain Python, {len(few)} values, all six",
         {
             "here": lambda: rolling(few, w, (*FIVE, "median")),
-            "plain Python": lambda: sequences.rolling(few.tolist(), w),
+            "plain Python": lambda: windows.rolling(few.tolist(), w),
             "NumPy, windows without the slope": lambda: _numpy_windows(few, w),
         },
         rounds=3,
@@ -94,8 +93,8 @@ def main() -> None:
         unit="us",
     )
     offset = x[: min(n, 1_000_000)] + 1e8
-    windows = np.lib.stride_tricks.sliding_window_view(offset, w)[::997]
-    exact = (windows - windows[:, :1]).std(axis=1)
+    some = np.lib.stride_tricks.sliding_window_view(offset, w)[::997]
+    exact = (some - some[:, :1]).std(axis=1)
     print("\nrelative error of std at an offset of 1e8")
     error = rolling(offset, w, ("std",))["std"][w - 1 :: 997] / exact - 1
     print(f"  here       {np.abs(error).max():.1e}")
@@ -105,9 +104,9 @@ def main() -> None:
 
 
 def _numpy_windows(x: np.ndarray, w: int) -> None:
-    windows = np.lib.stride_tricks.sliding_window_view(x, w)
+    every = np.lib.stride_tricks.sliding_window_view(x, w)
     for function in (np.mean, np.std, np.min, np.max, np.median):
-        function(windows, axis=1)
+        function(every, axis=1)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from ml_systems_debugger.kernels import (
     Rolling,
     rolling,
 )
-from ml_systems_debugger.kernels.reference import sequences
+from ml_systems_debugger.kernels.reference import windows
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 8, 31, 32, 33, 64, 65, 100])
@@ -22,7 +22,7 @@ def test_every_statistic_is_its_twin(window, bad, min_count, target):
     x = rng.standard_normal(5 * window + 7)
     x[rng.random(len(x)) < bad] = math.nan
     found = rolling(x, window, ROLLING_STATS, min_count=min_count, ddof=1)
-    wanted = sequences.rolling(x.tolist(), window, min_count, ddof=1)
+    wanted = windows.rolling(x.tolist(), window, min_count, ddof=1)
     assert tuple(found) == ROLLING_STATS
     for name in ROLLING_STATS:
         exact = name in ("min", "max", "median")

@@ -66,7 +66,8 @@ class BlockMeans:
         """Return the blocks of one series, of `BLOCK_DTYPE`; a copy."""
         row = state[series] if state.ndim == 2 else state
         used = int(row[3])
-        table: npt.NDArray[np.void] = row[_HEADER : _HEADER + used * _WIDTH].copy().view(BLOCK_DTYPE)
+        blocks = row[_HEADER : _HEADER + used * _WIDTH].copy()
+        table: npt.NDArray[np.void] = blocks.view(BLOCK_DTYPE)
         return table
 
     def nonfinite(self, state: Floats) -> npt.NDArray[np.int64]:
