@@ -204,7 +204,7 @@ def test_a_line_without_end_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_file_and_a_folder_with_nothing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nobody.csv"):
+    with pytest.raises(FileNotFoundError, match=r"nobody.csv"):
         open_source(tmp_path / "nobody.csv")
     (tmp_path / "empty").mkdir()
     assert find_runs(tmp_path / "empty") == []

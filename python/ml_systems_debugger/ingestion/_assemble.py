@@ -131,7 +131,7 @@ class _Frame:
             return None, None
         column = self.table.columns[name]
         missing: Any = None if column.values.dtype == object else np.nan
-        times = epoch_seconds(column.dense(self.table.rows, missing).tolist())
+        times = epoch_seconds(column.dense(self.table.rows, missing))
         return (None, None) if times is None else (name, times)
 
     def _find_epochs(self) -> npt.NDArray[np.float64] | None:

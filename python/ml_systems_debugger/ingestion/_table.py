@@ -175,13 +175,26 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def epoch_seconds(cells: Iterable[Any]) -> npt.NDArray[np.float64] | None:
+def epoch_seconds(cells: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:
     """Return times as seconds since the epoch (NaN where absent), or None where they are none.
 
     Takes numbers (seconds, or milli-, micro- or nanoseconds by their size),
     ISO 8601 text and `datetime`; text without a zone is taken as UTC. Numbers
     below 1e8 (1973) are no times of the day but durations.
     """
+    times = cells if cells.dtype == np.float64 else _parsed_times(cells.tolist())
+    if times is None:
+        return None
+    known = np.abs(times[np.isfinite(times)])
+    if not len(known) or known.max() < 1e8:
+        return None
+    for scale in (1e-9, 1e-6, 1e-3):
+        if known.max() * scale > 1e8:
+            return times * scale
+    return times
+
+
+def _parsed_times(cells: Iterable[Any]) -> npt.NDArray[np.float64] | None:
     out: list[float] = []
     for cell in cells:
         if cell is None or cell == "":
@@ -194,14 +207,7 @@ def epoch_seconds(cells: Iterable[Any]) -> npt.NDArray[np.float64] | None:
             if seconds is None:
                 return None
             out.append(seconds)
-    times = np.array(out, dtype=np.float64)
-    known = np.abs(times[np.isfinite(times)])
-    if not len(known) or known.max() < 1e8:
-        return None
-    for scale in (1e-9, 1e-6, 1e-3):
-        if known.max() * scale > 1e8:
-            return times * scale
-    return times
+    return np.array(out, dtype=np.float64)
 
 
 def moment(cell: Any) -> float | None:
