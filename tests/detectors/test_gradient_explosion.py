@@ -72,6 +72,21 @@ def test_growth_that_ends_in_a_non_finite_norm_is_critical():
     assert found.evidence["first_non_finite_step"] == 506
 
 
+def test_a_history_that_breaks_off_in_an_explosion_is_medium():
+    values = norms()
+    values[-10:] *= 1e4
+    found = DETECTOR.detect(signals(values))
+    assert (found.severity, found.onset_step) == (Severity.MEDIUM, SIZE - 10)
+    assert found.evidence["rule"] == "breaks_off"
+
+
+def test_an_explosion_is_high_although_the_first_norms_were_large():
+    values = norms()
+    values[:20] = 8.0
+    values[500:] *= 60
+    assert DETECTOR.detect(signals(values)).severity is Severity.HIGH
+
+
 def test_a_skipped_mixed_precision_step_is_no_explosion():
     values = norms()
     values[[3, 4, 300]] = np.inf

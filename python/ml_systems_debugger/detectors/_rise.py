@@ -1,8 +1,9 @@
-"""A loss that has risen: over its start, in bursts, and the verdict with its evidence."""
+"""A loss that has risen: over its start, in bursts, to its end; the verdict with evidence."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,9 +11,13 @@ from ..core import Severity
 from ..kernels.trail import Field
 from ._trail import Onset, Trail, Verdict, evidence, spread, sureness
 
-__all__ = ["bursts", "rise_verdict", "start_line"]
+__all__ = ["HUGE", "SHORT", "broken", "bursts", "last_words", "rise_verdict", "start_line"]
+
+SHORT = 16  # values that a verdict takes, however plain it is
+HUGE = 10.0  # times what is asked for: plain
 
 _LUCK = 2.0  # spreads
+_FEW = 3
 _BURSTS, _WILD, _MANY = 3, 5.0, 200
 
 
@@ -35,6 +40,38 @@ def start_line(trail: Trail, start_rise: float, doubt: bool = True) -> tuple[flo
         plain = plain if doubt and not sure else 0.0
     luck = max(plain, first * math.expm1(min(ratio, 100.0)))
     return first, max(start_rise * abs(first), luck)
+
+
+def broken(trail: Trail, best: float, asked: float) -> Verdict | None:
+    """Judge a climb that ends in a non-finite loss, after which nothing finite came."""
+    length = trail.excursion
+    if not trail.broke or not length:
+        return None
+    last = trail[Field.LAST]
+    if last - best < HUGE * asked:
+        return None
+    found = rise_verdict(
+        trail, best, last, asked, length, trail.excursion_onset(), "growth_then_non_finite"
+    )
+    bad = trail.step(Field.FIRST_BAD_STEP)
+    return replace(
+        found,
+        message=f"{found.message}, and is not finite from step {bad}",
+        evidence={**found.evidence, "first_non_finite_step": bad},
+    )
+
+
+def last_words(trail: Trail, best: float, asked: float) -> Verdict | None:
+    """Judge a history that breaks off, or is asked, in the first steps of a blow-up."""
+    length = trail.excursion
+    if not _FEW <= length < SHORT:
+        return None
+    now = float(trail.recent[-_FEW:].min())
+    if now - best < HUGE * asked:
+        return None
+    onset = trail.excursion_onset()
+    found = rise_verdict(trail, best, now, asked, length, onset, "breaks_off")
+    return replace(found, severity=Severity.MEDIUM, confidence=0.6)
 
 
 def bursts(trail: Trail, start_rise: float) -> Verdict | None:

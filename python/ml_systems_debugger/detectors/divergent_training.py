@@ -30,16 +30,14 @@ from ._learning import (
     is_training_loss,
 )
 from ._loss_rules import DIVERGENCE
-from ._rise import bursts, rise_verdict, start_line
+from ._rise import HUGE, SHORT, broken, bursts, last_words, rise_verdict, start_line
 from ._trail import Floats, Trail, Verdict, jitter, wander
 from ._trail_detector import TrailDetector
 
 __all__ = ["DivergentTrainingDetector"]
 
 _WINDOW = 32
-_SHORT = 16  # values that a verdict takes, however plain it is
 _FAR = 3.0
-_HUGE = 10.0  # times what is asked for: plain
 _MOST = 0.8  # of the values since the onset stay above the middle
 _FAINT = 1.0 / 3.0  # of `rise`: lost progress that matters, but not for sure,
 _LEARNT = 0.25  # where there was some, as a part of the best level
@@ -85,6 +83,7 @@ class DivergentTrainingDetector(TrailDetector):
     by `start_rise` and over the best level five times as high as in the calmest
     stretch. A third of `rise` is a medium finding; what recovers
     becomes one, or a low one where it rose less than three times what is asked.
+    A history that breaks off within 16 values of ten times that is medium.
 
     Parameters
     ----------
@@ -106,7 +105,7 @@ class DivergentTrainingDetector(TrailDetector):
 
     Evidence
     --------
-    ``rule`` (jump, climb, bursts, growth_then_non_finite), ``series``,
+    ``rule`` (jump, climb, bursts, growth_then_non_finite, breaks_off), ``series``,
     ``start``, ``best``, ``last``, ``rise``, ``asked``, ``ratio`` (last over
     best), ``lost_gain`` (part of the progress), ``above_start``,
     ``held_out_rise``, ``peak``, ``peak_step``, ``persistence_steps``, ``onset_step``,
@@ -202,11 +201,13 @@ class DivergentTrainingDetector(TrailDetector):
                     yield key, verdict
 
     def _judged(self, trail: Trail) -> Verdict | None:
+        best, asked = self._asked(trail, len(trail.groups.levels))
         return (
-            self._broken(trail)
+            broken(trail, best, asked)
             or self._jump(trail)
             or self._climb(trail)
             or bursts(trail, self.start_rise)
+            or last_words(trail, best, asked)
         )
 
     def _asked(self, trail: Trail, before: int, part: float = 1.0) -> tuple[float, float]:
@@ -231,29 +232,10 @@ class DivergentTrainingDetector(TrailDetector):
     def _long(self, trail: Trail) -> float:
         return max(self.min_points, self.persistence * trail.count)
 
-    def _broken(self, trail: Trail) -> Verdict | None:
-        """Judge a climb that ends in a non-finite loss, after which nothing finite came."""
-        length = trail.excursion
-        if not trail.broke or not length:
-            return None
-        best, asked = self._asked(trail, len(trail.groups.levels))
-        last = trail[Field.LAST]
-        if last - best < _HUGE * asked:
-            return None
-        found = rise_verdict(
-            trail, best, last, asked, length, trail.excursion_onset(), "growth_then_non_finite"
-        )
-        bad = trail.step(Field.FIRST_BAD_STEP)
-        return replace(
-            found,
-            message=f"{found.message}, and is not finite from step {bad}",
-            evidence={**found.evidence, "first_non_finite_step": bad},
-        )
-
     def _jump(self, trail: Trail) -> Verdict | None:
         """Judge an excursion that goes on; its onset is exact."""
         length = trail.excursion
-        if length < _SHORT:
+        if length < SHORT:
             return None
         groups = trail.groups
         before = int(np.searchsorted(groups.steps, trail[Field.START_STEP], "left"))
@@ -261,7 +243,7 @@ class DivergentTrainingDetector(TrailDetector):
         window = trail.recent[-min(length, _WINDOW) :]
         now = float(np.median(window))
         rise = now - best
-        if rise < asked or length < (_SHORT if rise >= _HUGE * asked else self._long(trail)):
+        if rise < asked or length < (SHORT if rise >= HUGE * asked else self._long(trail)):
             return None
         if np.mean(window > best + 0.5 * asked) < _MOST:
             return None

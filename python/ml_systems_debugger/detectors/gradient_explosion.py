@@ -41,6 +41,7 @@ _NORMS = ("grad_norm", "gradient")
 _EARLY = math.log2(100.0)  # while fewer than 8 values are known, only a hundredfold change counts
 _SHORT = 16  # values that a verdict takes, however plain it is
 _WINDOW = 32
+_FEW = 3
 _DEVIATION = 1.2533  # sigma of a normal law over its mean absolute deviation
 _LARGEST = 700.0  # exp of more is no float
 
@@ -52,18 +53,16 @@ class GradientExplosionDetector(TrailDetector):
 
     What it detects
     ---------------
-    A gradient norm, of the whole model, of a layer or on a replica, that rises
-    to at least `ratio` times its own normal level and stays there; slow growth
-    far beyond every level of the first half of the run; and growth that ends
-    in a norm that is not finite. Series of gradient arrays are judged by their
-    Euclidean norms. Single outliers are none of it: recurrent networks and
-    early training have them while they learn well.
+    A gradient norm (of the model, a layer, a replica; of arrays the Euclidean
+    one) that rises to at least `ratio` times its normal level and stays there,
+    grows slowly far beyond the first half of the run, or grows until it is not
+    finite. Single outliers are none of it: recurrent networks and early
+    training have them while they learn well.
 
     Why it matters
     --------------
-    One step along an exploded gradient can undo the training so far; soon
-    losses and weights are NaN. Where it began (layer, step) tells an unstable
-    layer from a learning rate that is too high.
+    One step along an exploded gradient can undo the training so far. Where it
+    began (layer, step) tells an unstable layer from a learning rate too high.
 
     How it decides
     --------------
@@ -78,7 +77,8 @@ class GradientExplosionDetector(TrailDetector):
     is ten times what is asked for, or the loss rises with it; it is medium at
     most where the loss logged beside it does not suffer. Growth that ends in
     NaN or Inf, with nothing finite after it, is critical; a skipped
-    mixed-precision step, after which norms go on, is not.
+    mixed-precision step, after which norms go on, is not. A history that breaks
+    off within 16 values of growth by `early_ratio` is medium.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class GradientExplosionDetector(TrailDetector):
 
     Evidence
     --------
-    ``rule`` (jump, growth, growth_then_non_finite), ``series``, ``ratio``,
+    ``rule`` (jump, growth, growth_then_non_finite, breaks_off), ``series``, ``ratio``,
     ``baseline``, ``last``, ``peak``, ``peak_step``, ``start``, ``highest_before``,
     ``z``, ``persistence_steps``, ``loss_suffers``, ``onset_step``,
     ``onset_low``, ``onset_high``, ``first_non_finite_step``, ``recovered``,
@@ -157,14 +157,15 @@ class GradientExplosionDetector(TrailDetector):
 
     def judge(self, key: SeriesKey, trail: Trail) -> Verdict | None:
         """Judge one norm by itself."""
-        return self._broken(trail) or self._jump(trail) or self._growth(trail)
+        return (
+            self._broken(trail)
+            or self._jump(trail)
+            or self._growth(trail)
+            or self._last_words(trail)
+        )
 
     def weigh(
-        self,
-        key: SeriesKey,
-        verdict: Verdict,
-        followed: Sequence[Followed],
-        context: Context,
+        self, key: SeriesKey, verdict: Verdict, followed: Sequence[Followed], context: Context
     ) -> Verdict | None:
         """Ask the loss whether it suffers."""
         if has_norm(key, followed):
@@ -185,7 +186,7 @@ class GradientExplosionDetector(TrailDetector):
         )
 
     def stands(self, key: SeriesKey, followed: Sequence[Followed], context: Context) -> bool:
-        """Arrays whose norm is given are judged by that."""
+        """Judge arrays by the norm that is given, where it is."""
         return not has_norm(key, followed)
 
     def _broken(self, trail: Trail) -> Verdict | None:
@@ -223,11 +224,23 @@ class GradientExplosionDetector(TrailDetector):
             return None
         groups = trail.groups
         earlier = groups.levels[groups.steps < trail[Field.START_STEP]]
-        highest = max(base, trail[Field.WORST], float(earlier[:-1].max(initial=-math.inf)))
+        highest = max(base, trail.first_level, float(earlier[:-1].max(initial=-math.inf)))
         onset = trail.excursion_onset()
         found = self._verdict(trail, base, highest, now, length, onset, "jump")
         plain = now - highest >= math.log(self.over_highest) or now - base >= 2 * asked
         return found if plain else replace(found, severity=Severity.MEDIUM)
+
+    def _last_words(self, trail: Trail) -> Verdict | None:
+        """Judge a history that breaks off, or is asked, in the first steps of an explosion."""
+        length = trail.excursion
+        base = trail[Field.BASE_LEVEL]
+        if not _FEW <= length < _SHORT or trail[Field.START_INDEX] < 8:
+            return None
+        now = float(trail.recent[-_FEW:].min())
+        if now - base < math.log(self.early_ratio):
+            return None
+        found = self._verdict(trail, base, base, now, length, trail.excursion_onset(), "breaks_off")
+        return replace(found, severity=Severity.MEDIUM, confidence=0.6)
 
     def _growth(self, trail: Trail) -> Verdict | None:
         """Judge slow growth, far above every level of the first half of the run."""

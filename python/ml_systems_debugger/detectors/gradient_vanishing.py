@@ -175,11 +175,7 @@ class GradientVanishingDetector(TrailDetector):
         )
 
     def weigh(
-        self,
-        key: SeriesKey,
-        verdict: Verdict,
-        followed: Sequence[Followed],
-        context: Context,
+        self, key: SeriesKey, verdict: Verdict, followed: Sequence[Followed], context: Context
     ) -> Verdict | None:
         """Ask the loss whether this is convergence."""
         if has_norm(key, followed):

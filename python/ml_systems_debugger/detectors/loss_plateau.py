@@ -32,6 +32,7 @@ __all__ = ["LossPlateauDetector"]
 
 _HIGHEST_CHANCE = 0.6  # the larger of two classes is rarely more; beyond it accuracy says skill
 _SMALL = 0.005  # accuracy that nobody would call learnt
+_MUCH = 0.05  # noise of an accuracy beyond which it is none
 _FEW = 5
 
 
@@ -56,7 +57,7 @@ class LossPlateauDetector(TrailDetector):
     --------------
     A flat loss cannot tell stuck from converged; an accuracy can. The median
     of its last quarter must be no more than `chance_factor` times its first
-    value (or above it by three spreads of its noise, at most 0.03), with at
+    value (or above it by three spreads of its noise, at most 0.05), with at
     most a tenth of what was left to gain; or the accuracy of the whole second
     half is one and the same number, which only a constant prediction gives,
     below a quarter of what was left to gain. Accuracies over 0.6 never count.
@@ -135,11 +136,7 @@ class LossPlateauDetector(TrailDetector):
         return self._at_chance(key, trail) if key.name == "accuracy" else self._flat(trail)
 
     def weigh(
-        self,
-        key: SeriesKey,
-        verdict: Verdict,
-        followed: Sequence[Followed],
-        context: Context,
+        self, key: SeriesKey, verdict: Verdict, followed: Sequence[Followed], context: Context
     ) -> Verdict | None:
         """Compare with chance, where the number of classes is known."""
         classes = context.get("num_classes")
@@ -171,7 +168,7 @@ class LossPlateauDetector(TrailDetector):
         noise = 1.4826 * float(np.median(np.abs(late - now)))
         constant = bool(np.ptp(half) <= 1e-9 * max(1.0, abs(now)))
         gain = (now - start) / (1.0 - start)
-        slack = min(max(_SMALL, 3 * noise), 0.03)
+        slack = min(max(_SMALL, 3 * noise), _MUCH)
         at_start = now <= self.chance_factor * start + slack and gain <= 0.1
         if not (at_start or (constant and gain <= 0.25)):
             return None
