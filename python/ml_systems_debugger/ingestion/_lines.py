@@ -146,7 +146,7 @@ def _name(words: str, separator: str, names: Mapping[str, str]) -> str:
 class Template:
     """A pattern made of one parsed line: matches lines that differ from it in numbers only."""
 
-    __slots__ = ("match", "parsed")
+    __slots__ = ("match", "parsed", "pattern")
 
     def __init__(self, line: str, parsed: Parsed) -> None:
         self.parsed = parsed
@@ -158,7 +158,8 @@ class Template:
             parts.append(f"({_NUMBER})" if number else f"({_TIME.pattern})")
             last = field.end
         parts.append(_generalised(line[last:]))
-        self.match = re.compile("".join(parts)).fullmatch
+        self.pattern = "".join(parts)
+        self.match = re.compile(self.pattern).fullmatch
 
 
 _VARYING = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])|\s+")

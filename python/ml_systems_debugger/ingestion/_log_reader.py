@@ -1,0 +1,175 @@
+"""Lines of a log into a table: learned patterns first, the grammar where none fits."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..kernels.formats import parse_delimited
+from ._events import is_event
+from ._lines import Parsed, Template, parse_line
+from ._numbers import parse_cells
+from ._table import Column, Table
+
+__all__ = ["LogReader"]
+
+_TEMPLATES = 32
+_FLUSH = 1 << 13
+_TRACEBACK = "Traceback (most recent"
+
+_Part = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
+
+
+class _Matched:
+    """The lines that one template matched, and the numbers in them by field."""
+
+    __slots__ = ("groups", "parts", "rows", "template")
+
+    def __init__(self, template: Template) -> None:
+        self.template = template
+        self.rows: list[int] = []
+        self.groups: list[tuple[str, ...]] = []
+        self.parts: dict[str, list[_Part]] = {}
+
+    def flush(self) -> None:
+        """Turn the text gathered so far into arrays."""
+        if not self.rows:
+            return
+        rows = np.array(self.rows, np.int64)
+        fields = self.template.parsed.fields
+        numbers = [at for at, field in enumerate(fields) if field.name != "timestamp"]
+        # Most often every group is a plain number: then one native call reads them all.
+        plain = len(numbers) == len(fields) and len(fields) > 0
+        block = "\n".join([",".join(group) for group in self.groups]) if plain else ""
+        found = parse_delimited(block.encode(), ",", len(fields)) if plain else None
+        for at, field in enumerate(fields):
+            values: Any
+            places: Any = None
+            if found is not None and not found[2]:
+                values, places = found[1][at]
+            else:
+                texts = [group[at] for group in self.groups]
+                if field.name == "timestamp":
+                    values = np.empty(len(texts), dtype=object)
+                    values[:] = texts
+                else:
+                    values, places, _ = parse_cells(texts)
+            if field.factor != 1.0:
+                values = values * field.factor
+            part = (values, rows if places is None else rows[places])
+            self.parts.setdefault(field.name, []).append(part)
+        for name, value in self.template.parsed.constants:
+            self.parts.setdefault(name, []).append((np.full(len(rows), value), rows))
+        self.rows, self.groups = [], []
+
+
+class LogReader:
+    """Collects the measurements and messages of a log, line by line."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.repeated = 0
+        self.lines = array("q")  # of every row, its line
+        self._recent: list[_Matched] = []
+        self._all: dict[str, _Matched] = {}
+        self._events: tuple[list[int], list[str]] = ([], [])
+        self._last = ""
+        self._in_traceback = False
+
+    def add(self, number: int, line: str) -> None:
+        """Take the next line; `number` counts from 1."""
+        if self._in_traceback:
+            # Indented lines are its frames; the next one says what was raised.
+            if line[:1].isspace() or not line:
+                return
+            self._in_traceback = False
+            self._event(number, line)
+            return
+        recent = self._recent
+        for at, matched in enumerate(recent):
+            found = matched.template.match(line)
+            if found is not None:
+                if at:
+                    recent.insert(0, recent.pop(at))
+                self._measured(number, line, matched, found.groups())
+                return
+        parsed = parse_line(line)
+        if parsed is not None:
+            self._learn(number, line, parsed)
+        elif is_event(line):
+            if line.lstrip().startswith(_TRACEBACK):
+                self._in_traceback = True
+            else:
+                self._event(number, line)
+
+    def _learn(self, number: int, line: str, parsed: Parsed) -> None:
+        template = Template(line, parsed)
+        known = self._all.setdefault(template.pattern, _Matched(template))
+        if known not in self._recent:
+            self._recent.insert(0, known)
+            del self._recent[_TEMPLATES:]
+        groups = tuple(line[field.start : field.end] for field in parsed.fields)
+        self._measured(number, line, known, groups)
+
+    def _measured(self, number: int, line: str, matched: _Matched, groups: tuple[str, ...]) -> None:
+        if line == self._last:
+            self.repeated += 1
+            return
+        self._last = line
+        matched.rows.append(len(self.lines))
+        matched.groups.append(groups)
+        self.lines.append(number)
+        if len(matched.rows) >= _FLUSH:
+            matched.flush()
+
+    def _event(self, number: int, line: str) -> None:
+        text = line.strip()
+        if self._events[1] and self._events[1][-1] == text:
+            self.repeated += 1
+            return
+        self._events[0].append(len(self.lines))
+        self._events[1].append(text)
+        self.lines.append(number)
+
+    def table(self) -> Table:
+        """Return everything taken so far, one row per line that held something."""
+        parts: dict[str, list[_Part]] = {}
+        for matched in self._all.values():
+            matched.flush()
+            for name, found in matched.parts.items():
+                parts.setdefault(name, []).extend(found)
+        columns = {name: _in_order(found) for name, found in parts.items()}
+        if self._events[0]:
+            texts = np.empty(len(self._events[1]), dtype=object)
+            texts[:] = self._events[1]
+            columns["log_event"] = Column(texts, np.array(self._events[0], np.int64))
+        if "step" not in columns:
+            _epochs_as_steps(columns)
+        dialects = {m.template.parsed.dialect for m in self._all.values()} - {""}
+        metadata: dict[str, Any] = {"format": "log", "dialects": sorted(dialects)}
+        if self.repeated:
+            metadata["repeated_lines"] = self.repeated
+        return Table(
+            self.source, len(self.lines), columns, self.lines.__getitem__, metadata=metadata
+        )
+
+
+def _in_order(parts: list[_Part]) -> Column:
+    places = np.concatenate([rows for _, rows in parts])
+    values = np.concatenate([values for values, _ in parts])
+    if len(parts) > 1 and (places[1:] < places[:-1]).any():
+        order = np.argsort(places, kind="stable")
+        places, values = places[order], values[order]
+    return Column(values, places)
+
+
+def _epochs_as_steps(columns: dict[str, Column]) -> None:
+    """Count in epochs where nothing says the step and the epochs are whole."""
+    epoch = columns.get("epoch")
+    if epoch is not None and len(epoch.values):
+        whole = epoch.values == np.floor(epoch.values)
+        if whole.all():
+            columns["step"] = epoch
