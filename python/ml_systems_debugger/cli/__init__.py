@@ -12,6 +12,10 @@ _COMMANDS = {
     "diagnose": "diagnose:diagnose",
     "detectors": "catalogue:detectors",
     "explain": "catalogue:explain",
+    "scan": "scan:scan",
+    "merge": "scan:merge",
+    "diff": "scan:diff",
+    "inspect": "scan:inspect",
 }
 
 
@@ -33,4 +37,4 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ml-systems-debugger", prog_name="mlsd")
 def main() -> None:
-    """Find what went wrong in an ML training run, where it began, why, and what to do."""
+    """Find what went wrong in an ML training run or a checkpoint, where, why, and what to do."""
