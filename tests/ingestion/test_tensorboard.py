@@ -216,7 +216,7 @@ def test_the_event_files_of_a_folder_are_one_run(tmp_path: Path) -> None:
 
 
 def test_mutated_files_raise_nothing_but_our_errors() -> None:
-    rng = random.Random(0)  # noqa: S311 - reproducible
+    rng = random.Random(0)
     whole = HEADER + b"".join(
         event(i, simple("loss", i), tensor("x", 2, field(6, bytes(16)))) for i in range(6)
     )
@@ -241,7 +241,7 @@ def test_mutated_files_raise_nothing_but_our_errors() -> None:
 
 
 def test_messages_that_are_broken_inside_a_good_frame() -> None:
-    rng = random.Random(1)  # noqa: S311 - reproducible
+    rng = random.Random(1)
     good = event(3, simple("loss", 0.5), tensor("x", 2, field(6, bytes(16))))[12:-4]
     for _ in range(2000):
         data = bytearray(good)

@@ -3,6 +3,7 @@
 from .hf_trainer import HFTrainerIngestor
 from .logs import LogIngestor
 from .metrics import MetricIngestor
+from .mlflow import MLflowIngestor
 from .schema import ColumnRule, SchemaValidator
 from .source import find_runs, open_source
 from .tensorboard import TensorBoardIngestor
@@ -11,6 +12,7 @@ __all__ = [
     "ColumnRule",
     "HFTrainerIngestor",
     "LogIngestor",
+    "MLflowIngestor",
     "MetricIngestor",
     "SchemaValidator",
     "TensorBoardIngestor",

@@ -18,6 +18,7 @@ from ..core import (
 )
 from ._bytes import ByteSource, is_bytes_like
 from .metrics import MetricIngestor
+from .mlflow import MLflowIngestor, is_run_folder
 from .tensorboard import TensorBoardIngestor, event_files
 
 __all__ = ["find_runs", "open_source"]
@@ -153,7 +154,8 @@ def _refusal(head: bytes, opened: ByteSource) -> IngestionError:
 def _open_folder(path: Path, mapping: Mapping[str, str] | None) -> SignalSet:
     runs = find_runs(path)
     if runs == [path]:
-        return TensorBoardIngestor().ingest(path)
+        whole = MLflowIngestor() if is_run_folder(path) else TensorBoardIngestor()
+        return SignalSet.of(whole.ingest(path))
     if not runs:
         raise UnsupportedFormatError("no run data in this folder", source=str(path))
     if len(runs) > 1:
@@ -168,7 +170,8 @@ def _open_folder(path: Path, mapping: Mapping[str, str] | None) -> SignalSet:
 def find_runs(path: str | os.PathLike[str]) -> list[Path]:
     """Return the runs below a folder, sorted: the files that some ingestor can read.
 
-    Several TensorBoard event files side by side are one run: their folder.
+    Several TensorBoard event files side by side are one run: their folder; so
+    is the folder of a run in an MLflow file store.
 
     Hidden files and folders, code and documents are passed over; links to
     folders are not followed.
@@ -183,6 +186,10 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
     found: list[Path] = []
     for folder, folders, files in os.walk(path, onerror=_raise):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        if is_run_folder(Path(folder)):
+            found.append(Path(folder))
+            folders.clear()
+            continue
         for name in files:
             file = Path(folder, name)
             if name.startswith(".") or file.suffix.lower() in _NO_RUN_DATA or not file.is_file():
