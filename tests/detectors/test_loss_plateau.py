@@ -66,6 +66,15 @@ def test_the_number_of_classes_decides_where_it_is_known():
     assert DETECTOR.detect(noisy, {"num_classes": 1000}).severity is Severity.MEDIUM
 
 
+def test_an_accuracy_that_converged_before_it_was_logged_is_medium_at_most():
+    rng = np.random.default_rng(0)
+    flat = one(0.45 + 0.01 * rng.normal(size=30))
+    fell = one(1.5 + 3 * np.exp(-np.arange(500) / 30), "loss")
+    assert DETECTOR.detect(SignalSet([flat, fell])).severity is Severity.MEDIUM
+    stuck = one(1.1 + 0.01 * rng.normal(size=500), "loss")
+    assert DETECTOR.detect(SignalSet([flat, stuck])).severity is Severity.HIGH
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -116,6 +125,12 @@ def test_a_converged_loss_is_healthy():
 def test_after_a_restart_the_start_says_nothing():
     found = DETECTOR.detect(SignalSet([one(np.full(500, 0.3), "loss", segment=1)]))
     assert not found.detected
+
+
+def test_a_history_that_begins_in_the_middle_says_nothing_of_the_start():
+    values = np.full(500, 0.3) + 0.001 * np.random.default_rng(0).normal(size=500)
+    resumed = Series(SeriesKey("loss"), 50_000 + np.arange(500), values)
+    assert not DETECTOR.detect(SignalSet([resumed])).detected
 
 
 def test_few_values_are_insufficient():

@@ -23,7 +23,14 @@ from ..core import (
     detectors,
 )
 from ..kernels.trail import Field, settings
-from ._learning import RATE_SETTINGS, Followed, is_learning_rate, is_training_loss
+from ._learning import (
+    RATE_SETTINGS,
+    Followed,
+    is_learning_rate,
+    is_training_loss,
+    losses_of,
+    progress,
+)
 from ._loss_rules import PLATEAU
 from ._trail import Floats, Onset, Trail, Verdict, evidence
 from ._trail_detector import TrailDetector
@@ -33,6 +40,8 @@ __all__ = ["LossPlateauDetector"]
 _HIGHEST_CHANCE = 0.6  # the larger of two classes is rarely more; beyond it accuracy says skill
 _SMALL = 0.005  # accuracy that nobody would call learnt
 _MUCH = 0.05  # noise of an accuracy beyond which it is none
+_LEARNT, _FEW_CLASSES = 0.3, 0.2  # part of its start that a loss has lost; chance of five classes
+_RESUMED = 0.1  # of the steps seen: a history that begins later begins in the middle
 _FEW = 5
 
 
@@ -62,13 +71,16 @@ class LossPlateauDetector(TrailDetector):
     half is one and the same number, which only a constant prediction gives,
     below a quarter of what was left to gain. Accuracies over 0.6 never count.
     ``num_classes`` in the context confirms it (1 / num_classes is chance) or
-    makes it medium. Live, such a finding is retracted as soon as it learns.
+    makes it medium; without it, an accuracy above 0.2 beside a training loss
+    that has lost three tenths of its start is medium. Live, such a finding is
+    retracted as soon as it learns.
 
     The loss: the Theil-Sen slope (Sen, JASA 63, 1968) of at most 24 medians,
     over the whole run, and the distance from start to end, lie inside an
     equivalence bound of `flat` of the level plus two standard errors. A
     Mann-Kendall test would reject flatness on 70 % of AR(0.9) series; a bound
-    on the effect does not. It is medium at most.
+    on the effect does not. It is medium at most, and nothing where the history
+    does not begin with the run.
 
     Parameters
     ----------
@@ -138,15 +150,26 @@ class LossPlateauDetector(TrailDetector):
     def weigh(
         self, key: SeriesKey, verdict: Verdict, followed: Sequence[Followed], context: Context
     ) -> Verdict | None:
-        """Compare with chance, where the number of classes is known."""
-        classes = context.get("num_classes")
-        if key.name != "accuracy" or not isinstance(classes, (int, float)) or classes < 2:
+        """Compare with chance where the number of classes is known, else ask the loss.
+
+        An accuracy that is first logged after an epoch may begin where it
+        converges; then the loss has fallen. At a fifth or less that is no skill.
+        """
+        if key.name != "accuracy":
             return verdict
-        chance = 1.0 / float(classes)
-        verdict = replace(verdict, evidence={**verdict.evidence, "chance": round(chance, 6)})
-        if verdict.evidence["last"] <= self.chance_factor * chance:
-            return replace(verdict, confidence=0.97)
-        if verdict.evidence["last"] > 2 * chance and not verdict.evidence["constant"]:
+        last, constant = verdict.evidence["last"], verdict.evidence["constant"]
+        classes = context.get("num_classes")
+        if isinstance(classes, (int, float)) and classes >= 2:
+            chance = 1.0 / float(classes)
+            verdict = replace(verdict, evidence={**verdict.evidence, "chance": round(chance, 6)})
+            if last <= self.chance_factor * chance:
+                return replace(verdict, confidence=0.97)
+            skilled = last > 2 * chance
+        else:
+            losses = losses_of(key, followed, self.min_loss_points)
+            learnt = max((progress(loss) for loss in losses), default=0.0)
+            skilled = learnt > _LEARNT and last > _FEW_CLASSES
+        if skilled and not constant:
             return replace(verdict, severity=Severity.MEDIUM, confidence=0.5)
         return verdict
 
@@ -201,7 +224,8 @@ class LossPlateauDetector(TrailDetector):
     def _flat(self, trail: Trail) -> Verdict | None:
         groups = trail.groups
         levels = groups.levels
-        if len(levels) < 8:
+        began, ended = trail[Field.FIRST_STEP], trail[Field.LAST_STEP]
+        if len(levels) < 8 or began > _RESUMED * (ended - began):
             return None
         i, j = np.triu_indices(len(levels), 1)
         slope = float(np.median((levels[j] - levels[i]) / (j - i)))
