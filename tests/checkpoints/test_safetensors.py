@@ -141,7 +141,7 @@ HOSTILE = {
     "trailing text": (b"{}x", "behind the last brace"),
     "nested": (b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}", "the entry of a"),
     "NaN token": (b'{"a":{"dtype":"U8","shape":[NaN],"data_offsets":[0,1]}}', "entry of a"),
-    "trailing comma": (b'{"a":{"dtype":"U8","shape":[1,],"data_offsets":[0,1]}}', "sizes"),
+    "trailing comma": (b'{"a":{"dtype":"U8","shape":[1,],"data_offsets":[0,1]}}', "entry of a"),
     "metadata": ({"__metadata__": {"a": 1}}, "map of strings"),
     "half a byte": ({"a": entry("F4", [3], 0, 2)}, "hold 2 bytes"),
     "latin": ('{"ä":1}'.encode("latin-1"), "UTF-8"),

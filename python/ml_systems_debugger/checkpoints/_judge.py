@@ -21,7 +21,7 @@ from ._dead import DeadLines, dead_lines
 from ._engine import Measured
 from ._families import families, is_optimizer_state
 from ._names import shown
-from ._plan import Plan, dtype_of
+from ._plan import Plan, dtype_of, per_type
 from .finding import CheckpointFinding
 from .table import TensorTable
 
@@ -44,7 +44,7 @@ def judge(plan: Plan, measured: Measured, table: TensorTable) -> list[Checkpoint
     """
     found: list[CheckpointFinding] = []
     usable = table.columns["scanned"] & table.columns["judged"]
-    floating = np.array([dtype_of(i).floating for i in plan.tensors], np.bool_)
+    floating = np.array(per_type(plan.tensors, lambda k: k.floating), np.bool_)
     look = usable & floating
     found.extend(_not_finite(table, look))
     found.extend(_zeros(table, look))
@@ -100,6 +100,8 @@ def _is_matrix(table: TensorTable, index: int) -> bool:
 def _zeros(table: TensorTable, look: npt.NDArray[np.bool_]) -> Iterator[CheckpointFinding]:
     columns = table.columns
     zero = look & (columns["size"] > 0) & (columns["zero"] == columns["size"])
+    if not zero.any():
+        return
     matrices = np.array([_is_matrix(table, i) for i in range(len(table))], np.bool_)
     weights = (
         look & matrices & ~np.array([is_optimizer_state(i.name) for i in table.tensors], np.bool_)
@@ -225,7 +227,10 @@ def _dead_siblings(
 
 def _ranges(table: TensorTable, look: npt.NDArray[np.bool_]) -> Iterator[CheckpointFinding]:
     columns = table.columns
-    for index in np.flatnonzero(look).tolist():
+    alive = columns["size"] - columns["zero"]
+    odd = (columns["absmax"] > _FP16_MAX) | (columns["saturated"] > 0)
+    odd |= (columns["subnormal"] > 0.1 * alive) & (alive >= MIN_CONSTANT)
+    for index in np.flatnonzero(look & odd).tolist():
         row, info = columns[index], table.tensors[index]
         kind = dtype_of(info)
         size = int(row["size"])

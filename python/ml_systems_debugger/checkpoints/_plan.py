@@ -7,10 +7,9 @@ Small tensors that lie close together are read at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,9 @@ from ..kernels import SPAN_DTYPE
 from .contract import TensorInfo
 from .dtypes import DTYPES, Dtype
 
-__all__ = ["KERNEL_CODES", "OPAQUE", "Group", "Plan", "Unit", "dtype_of", "make_plan"]
+__all__ = ["KERNEL_CODES", "OPAQUE", "Group", "Plan", "Unit", "dtype_of", "make_plan", "per_type"]
+
+_T = TypeVar("_T")
 
 OPAQUE = Dtype("opaque", 8, None)
 """Bytes of a type that is not known: only their digest means something."""
@@ -94,43 +95,85 @@ def make_plan(tensors: Sequence[TensorInfo], shard: tuple[int, int] = (1, 1)) ->
     shard : (int, int)
         I from 1 to N, and N. Work is dealt out by bytes, in the order of the files.
     """
-    sizes = np.fromiter((i.nbytes for i in tensors), np.int64, len(tensors))
-    units = np.fromiter((dtype_of(i).unit_bytes for i in tensors), np.int64, len(tensors))
-    first_row = np.zeros(len(tensors) + 1, np.int64)
-    np.cumsum(-(-sizes // units), out=first_row[1:])
-    small = sizes <= units
-    order = sorted(range(len(tensors)), key=lambda i: (tensors[i].file, tensors[i].offset))
+    columns = _Columns.of(tensors)
+    sizes, first_row = columns.sizes, np.zeros(len(tensors) + 1, np.int64)
+    np.cumsum(-(-sizes // columns.units), out=first_row[1:])
+    plain = columns.groupable.tolist()
+    all_sizes, offsets, files = sizes.tolist(), columns.offsets.tolist(), columns.files.tolist()
     work: list[Any] = []
     pending: list[int] = []
-    end = 0
-    for index in order:
-        info = tensors[index]
-        size = int(sizes[index])
+    file, base, end = -1, 0, 0
+    for index in np.lexsort((columns.offsets, columns.files)).tolist():
+        size = all_sizes[index]
         if size == 0:
             continue
-        if small[index] and info.layout is None and not dtype_of(info).quantised:
-            first = tensors[pending[0]] if pending else info
-            near = info.file == first.file and 0 <= info.offset - end <= _GROUP_GAP
-            fits = info.offset + size - first.offset <= _GROUP_BYTES
-            if pending and not (near and fits and len(pending) < _GROUP_TENSORS):
-                work.append(_group(tensors, pending, first_row))
+        offset = offsets[index]
+        if plain[index]:
+            near = files[index] == file and 0 <= offset - end <= _GROUP_GAP
+            fits = offset + size - base <= _GROUP_BYTES and len(pending) < _GROUP_TENSORS
+            if pending and not (near and fits):
+                work.append(_group(tensors, pending, first_row, columns))
                 pending = []
+            if not pending:
+                file, base = files[index], offset
             pending.append(index)
-            end = info.offset + size
+            end = offset + size
             continue
         if pending:
-            work.append(_group(tensors, pending, first_row))
+            work.append(_group(tensors, pending, first_row, columns))
             pending = []
-        parts = list(_units(index, int(first_row[index]), size, int(units[index])))
-        if info.layout is not None and info.layout.sequential:
+        parts = list(_units(index, int(first_row[index]), size, int(columns.units[index])))
+        layout = tensors[index].layout
+        if layout is not None and layout.sequential:
             work.append(parts)
         else:
             work.extend(parts)
     if pending:
-        work.append(_group(tensors, pending, first_row))
+        work.append(_group(tensors, pending, first_row, columns))
     if shard != (1, 1):
         work = _dealt(work, *shard)
     return Plan(tensors, first_row, work, sum(_bytes(w) for w in work))
+
+
+class _Columns(NamedTuple):
+    """What the plan looks at, in columns: half a million tensors are planned in a second."""
+
+    sizes: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+    files: npt.NDArray[np.int64]
+    units: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.int64]
+    groupable: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, tensors: Sequence[TensorInfo]) -> _Columns:
+        """Return the columns."""
+        names = {name: at for at, name in enumerate(sorted({i.file for i in tensors}))}
+        sizes = np.array([i.nbytes for i in tensors], np.int64)
+        units = np.array(per_type(tensors, lambda k: k.unit_bytes), np.int64)
+        bare = np.array([i.layout is None for i in tensors], np.bool_)
+        whole = np.array(per_type(tensors, lambda k: not k.quantised), np.bool_)
+        return cls(
+            sizes,
+            np.array([i.offset for i in tensors], np.int64),
+            np.array([names[i.file] for i in tensors], np.int64),
+            units,
+            np.array(per_type(tensors, item_bytes), np.int64),
+            np.array(per_type(tensors, lambda k: KERNEL_CODES[k.kernel or "uint8"]), np.int64),
+            bare & whole & (sizes <= units),
+        )
+
+
+def item_bytes(kind: Dtype) -> int:
+    """Return the bytes of one value as the kernels count them."""
+    return kind.bits // 8 // kind.lanes if kind.kernel and not kind.quantised else 1
+
+
+def per_type(tensors: Sequence[TensorInfo], function: Callable[[Dtype], _T]) -> list[_T]:
+    """Return `function` of the type of each tensor, computed once for each type."""
+    kinds = {name: function(DTYPES.get(name, OPAQUE)) for name in {i.dtype for i in tensors}}
+    return [kinds[i.dtype] for i in tensors]
 
 
 def _units(index: int, row: int, size: int, unit: int) -> Iterator[Unit]:
@@ -139,21 +182,19 @@ def _units(index: int, row: int, size: int, unit: int) -> Iterator[Unit]:
 
 
 def _group(
-    tensors: Sequence[TensorInfo], members: list[int], first_row: npt.NDArray[np.int64]
+    tensors: Sequence[TensorInfo],
+    members: list[int],
+    first_row: npt.NDArray[np.int64],
+    columns: _Columns,
 ) -> Group:
+    which = np.array(members, np.int64)
     first, last = tensors[members[0]], tensors[members[-1]]
     spans = np.zeros(len(members), SPAN_DTYPE)
-    base = first.offset
-    infos = [tensors[i] for i in members]
-    spans["offset"] = [i.offset - base for i in infos]
-    kinds = [dtype_of(i) for i in infos]
-    spans["dtype"] = [KERNEL_CODES[k.kernel or "uint8"] for k in kinds]
-    spans["count"] = [
-        i.nbytes if k.kernel is None else prod(i.shape) * k.lanes
-        for i, k in zip(infos, kinds, strict=True)
-    ]
-    which = np.array(members, np.int64)
-    return Group(first.file, base, last.offset + last.nbytes - base, which, first_row[which], spans)
+    spans["offset"] = columns.offsets[which] - first.offset
+    spans["dtype"] = columns.codes[which]
+    spans["count"] = columns.sizes[which] // columns.items[which]
+    nbytes = last.offset + last.nbytes - first.offset
+    return Group(first.file, first.offset, nbytes, which, first_row[which], spans)
 
 
 def _bytes(work: Any) -> int:

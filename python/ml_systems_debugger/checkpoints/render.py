@@ -59,7 +59,8 @@ def render(report: CheckpointReport, output_format: str) -> str:
 def _summary(report: CheckpointReport) -> Iterator[str]:
     size = sum(f.bytes for f in report.files)
     read = sum(f.scanned_bytes for f in report.files)
-    kinds = Counter(t.dtype for t in report.tensors)
+    # A table has the names of the types without making a record of every tensor.
+    kinds = Counter(t.dtype for t in getattr(report.tensors, "tensors", report.tensors))
     what = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(6))
     yield (
         f"{report.metadata.get('format', '')}: {len(report.tensors)} tensors ({what or 'none'}) "

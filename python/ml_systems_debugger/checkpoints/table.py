@@ -15,7 +15,7 @@ from ..core import to_jsonable
 from ..kernels import combine_rows
 from ._engine import Measured
 from ._names import shown
-from ._plan import Plan, dtype_of
+from ._plan import Plan, dtype_of, per_type
 from .contract import TensorInfo
 
 __all__ = ["STATISTICS", "TensorRecord", "TensorTable"]
@@ -99,13 +99,12 @@ class TensorTable(Sequence[TensorRecord]):
         out["first"] = -1
         units = np.diff(first_row)
         out["scanned"] = _all_done(first_row, measured.done)
-        kinds = [dtype_of(i) for i in tensors]
-        out["judged"] = [k.kernel is not None for k in kinds]
+        out["judged"] = per_type(tensors, lambda k: k.kernel is not None)
         one = np.flatnonzero((units == 1) & out["scanned"])
         _single(out, one, measured, first_row)
         for index in np.flatnonzero((units > 1) & out["scanned"]).tolist():
             rows = slice(int(first_row[index]), int(first_row[index + 1]))
-            kind = kinds[index]
+            kind = dtype_of(tensors[index])
             if kind.kernel is None or kind.quantised:
                 _joined(out, index, measured.rows[rows])
             else:

@@ -262,6 +262,10 @@ def _scan_shard(
 def _report(path: str, run: Callable[[str, Any], CheckpointReport], tell: Any) -> CheckpointReport:
     try:
         return run(path, tell)
+    except KeyboardInterrupt:  # before or after the reading itself
+        return CheckpointReport(
+            path, unread=["interrupted before anything was read"], metadata={"interrupted": True}
+        )
     except MissingDependencyError as error:
         raise UsageFailure(str(error)) from error
     except MLSystemsDebuggerError as error:
