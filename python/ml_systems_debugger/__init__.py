@@ -9,6 +9,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from .attribution import AttributionEngine
+from .checkpoints import CheckpointReport, diff, scan
 from .configuration import Configuration
 from .core import (
     AttributionHypothesis,
@@ -75,6 +76,7 @@ __all__ = [
     "BaseIngestor",
     "BaseReporter",
     "BaseSignalExtractor",
+    "CheckpointReport",
     "Condition",
     "Configuration",
     "ConfigurationError",
@@ -117,6 +119,8 @@ __all__ = [
     "TrainingServingSkewDetector",
     "UnsupportedFormatError",
     "diagnose",
+    "diff",
     "register_failure_mode",
     "register_root_cause",
+    "scan",
 ]
