@@ -83,8 +83,8 @@ def rule_of(finding: Finding) -> str:
 def against_of(finding: Finding) -> str:
     """Return what spoke against the finding, in words; empty where nothing did."""
     evidence = finding.evidence
-    said = evidence.get("against", ())
-    texts = [said] if isinstance(said, str) else [str(one) for one in said or ()]
+    said = evidence.get("against")
+    texts = [str(one) for one in (said if isinstance(said, (list, tuple)) else [said]) if one]
     if evidence.get("recovered") is True:
         texts.append("it recovered by itself")
     if evidence.get("loss_suffers") is False:
