@@ -242,7 +242,9 @@ struct Sewing {
 inline void sew_full(const Sewing &s, size_t first, size_t last, double *const *out, size_t at) {
   const double w = static_cast<double>(s.window), d = s.shift, c = s.centre;
   const double degrees = w - s.ddof;
-  const double half = 0.5 * (w - 1), spread = w * (w * w - 1) / 12;
+  // Divisions by what all windows share are products with its reciprocal, here and in sew_one.
+  const double share = 1 / w, freedom = 1 / degrees;
+  const double half = 0.5 * (w - 1), spread = 1 / (w * (w * w - 1) / 12);
   const double *b1 = s.before->array[kSumValue] + 1, *b2 = s.before->array[kSumSquare] + 1;
   const double *bpv = s.before->array[kSumPlaceValue] + 1;
   const double *f1 = s.now->array[kSumValue], *f2 = s.now->array[kSumSquare];
@@ -251,15 +253,15 @@ inline void sew_full(const Sewing &s, size_t first, size_t last, double *const *
   if (double *mean = out[0])
     for (size_t i = first; i < last; ++i) {
       const double bn = w - 1 - place_of(i);
-      mean[at + (i - first)] = c + ((b1[i] + bn * d) + f1[i]) / w;
+      mean[at + (i - first)] = c + ((b1[i] + bn * d) + f1[i]) * share;
     }
   if (double *std = out[1])
     for (size_t i = first; i < last; ++i) {
       const double bn = w - 1 - place_of(i);
       const double s1 = (b1[i] + bn * d) + f1[i];
       const double s2 = (b2[i] + (2 * d * b1[i] + bn * (d * d))) + f2[i];
-      const double m2 = s2 - s1 * s1 / w;
-      std[at + (i - first)] = __builtin_sqrt((m2 > 0 ? m2 : 0.0) / degrees);
+      const double m2 = s2 - s1 * s1 * share;
+      std[at + (i - first)] = __builtin_sqrt((m2 > 0 ? m2 : 0.0) * freedom);
     }
   if (double *slope = out[2])
     for (size_t i = first; i < last; ++i) {
@@ -267,7 +269,7 @@ inline void sew_full(const Sewing &s, size_t first, size_t last, double *const *
       const double bp = 0.5 * (w * (w - 1) - (place + 1) * place);  // of places i + 1 to w - 1
       const double s1 = (b1[i] + bn * d) + f1[i];
       const double stv = (bpv[i] - w * b1[i]) + d * (bp - w * bn) + fpv[i];
-      slope[at + (i - first)] = (stv - (place - half) * s1) / spread;
+      slope[at + (i - first)] = (stv - (place - half) * s1) * spread;
     }
   if (double *low = out[3]) {
     const double *b = s.before->array[kSumMin] + 1, *f = s.now->array[kSumMin];
@@ -291,18 +293,20 @@ inline void sew_one(const Sewing &s, size_t i, double *const *out, size_t at) {
   const double s1 = (b1 + bn * d) + now(kSumValue);
   const double s2 = (b2 + (2 * d * b1 + bn * (d * d))) + now(kSumSquare);
   const double stv = (bpv - w * b1) + d * (bp - w * bn) + now(kSumPlaceValue);
+  const double share = 1 / count;
   const bool enough = count > 0 && count >= static_cast<double>(s.min_count);
-  if (out[0] != nullptr) out[0][at] = enough ? s.centre + s1 / count : kUnknown;
+  if (out[0] != nullptr) out[0][at] = enough ? s.centre + s1 * share : kUnknown;
   if (out[1] != nullptr) {
-    const double m2 = s2 - s1 * s1 / count;
+    const double m2 = s2 - s1 * s1 * share;
     const double degrees = count - s.ddof;
-    out[1][at] = enough && degrees > 0 ? __builtin_sqrt((m2 > 0 ? m2 : 0.0) / degrees) : kUnknown;
+    out[1][at] =
+        enough && degrees > 0 ? __builtin_sqrt((m2 > 0 ? m2 : 0.0) * (1 / degrees)) : kUnknown;
   }
   if (out[2] != nullptr) {
     double slope = kUnknown;
     if (enough && count == w) {
       const double place = static_cast<double>(static_cast<int64_t>(i));
-      slope = (stv - (place - 0.5 * (w - 1)) * s1) / (w * (w * w - 1) / 12);
+      slope = (stv - (place - 0.5 * (w - 1)) * s1) * (1 / (w * (w * w - 1) / 12));
     } else if (enough) {
       const double st = (bp - w * bn) + now(kSumPlace);
       const double stt = (before(kSumPlaceSquare) - 2 * w * bp + w * w * bn) + now(kSumPlaceSquare);
