@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,9 +30,10 @@ def compare(
 ) -> dict[str, float]:
     """Time calls in interleaved rounds and print a table; calls that are None are left out.
 
-    Printed are the median wall time with its ratio to the first call's, and the
-    median CPU time of the process (all threads together): on a machine that is
-    shared with others the second is the steadier one. Returns CPU seconds.
+    Printed are the least wall time and the least CPU time of the process (all
+    threads together, page faults included), each with its ratio to the first
+    call's. The least of interleaved rounds, since neighbours on a shared machine
+    only ever add. Returns CPU seconds.
     """
     usable = {name: call for name, call in calls.items() if call is not None}
     wall: dict[str, list[float]] = {name: [] for name in usable}
@@ -52,10 +52,10 @@ def compare(
                 call()
             wall[name].append((time.perf_counter() - begin) / count)
             cpu[name].append((time.process_time() - begin_cpu) / count)
-    walls = {name: statistics.median(values) for name, values in wall.items()}
-    cpus = {name: statistics.median(values) for name, values in cpu.items()}
+    walls = {name: min(values) for name, values in wall.items()}
+    cpus = {name: min(values) for name, values in cpu.items()}
     first = next(iter(usable))
-    print(f"\n{title:44} {'wall':>10} {unit:4}   ratio {'CPU':>10} {unit:4}   ratio")
+    print(f"\n{title:44} {'least wall':>10} {unit:4}   ratio {'least CPU':>10} {unit:4}   ratio")
     for name in usable:
         print(
             f"  {name:42} {walls[name] * scale:10.4g} {'':4} {walls[name] / walls[first]:7.3g} "

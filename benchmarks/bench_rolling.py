@@ -11,6 +11,7 @@ import numpy as np
 
 from _peers import compare, peer
 from ml_systems_debugger.kernels import Rolling, rolling
+from ml_systems_debugger.kernels.reference import windows
 
 FIVE = ("mean", "std", "slope", "min", "max")
 
