@@ -18,7 +18,7 @@ import ml_systems_debugger as mlsd
 from ml_systems_debugger.core import detectors, reporters
 assert "loud_loss" in detectors, detectors.names
 report = mlsd.diagnose({"loss": [1.0] * 40 + [1e6] + [1.0] * 40})
-found = [d for d in report.failures if d.detector_name == "loud_loss_detector"]
+found = [d for d in report.failures if d.detector_name == "loud_loss"]
 assert found and found[0].onset_step == 40, report
 assert report.attributions
 print(mlsd.Reporter("shout").render(report))
