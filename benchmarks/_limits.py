@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ml_systems_debugger import _core
 
-__all__ = ["bits", "fractions", "medians", "net_of_loop", "read_limit", "sample"]
+__all__ = ["fractions", "medians", "net_of_loop", "read_limit", "sample"]
 
 Call = Callable[[], object]
 
@@ -32,20 +32,13 @@ def sample(dtype: str, n: int, seed: int = 0) -> npt.NDArray[Any]:
     return np.resize(few.astype(kind), n)
 
 
-def bits(x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], str]:
-    """Return what the kernels take without a conversion: bfloat16 and fp8 as torch tensors would."""
-    return x, x.dtype.name
-
-
 def read_limit(x: npt.NDArray[Any]) -> Call:
     """Return a call that loads every byte of x and does nothing else."""
     raw = x.view(np.uint8)
     return lambda: _core.read_all(raw)
 
 
-def medians(
-    calls: Mapping[str, Call], rounds: int = 15, least: float = 0.002
-) -> dict[str, float]:
+def medians(calls: Mapping[str, Call], rounds: int = 15, least: float = 0.002) -> dict[str, float]:
     """Return the median seconds of one call of each, all taken in turn in every round.
 
     Parameters

@@ -6,6 +6,7 @@ PYBIND11_MODULE(_core, m) {
   register_arrays(m);
   register_distributions(m);
   register_folds(m);
+  register_ranges(m);
   register_formats(m);
   register_trail(m);
 }

@@ -490,7 +490,7 @@ void register_arrays(py::module_ &m) {
   if (PyModule_AddFunctions(m.ptr(), fast_calls) < 0) throw py::error_already_set();
   m.attr("BLOCK") = static_cast<std::size_t>(mlsd::kBlock);
 
-  py::class_<Stats>(m, "TensorStats",
+  py::class_<Stats>(m, "TensorStats", py::metaclass(reinterpret_cast<PyObject *>(&PyType_Type)),
                     "Statistics of a tensor, over its finite values; mergeable by blocks.")
       .def_property_readonly("start", [](const Stats &s) { return s.range.start; })
       .def_property_readonly("size", [](const Stats &s) { return s.range.elements; })

@@ -9,6 +9,7 @@
 #include "bindings/module.hpp"
 #include "formats/delimited.hpp"
 #include "formats/event_file.hpp"
+#include "formats/wandb_file.hpp"
 
 namespace py = pybind11;
 
@@ -107,6 +108,46 @@ class Events {
   std::vector<std::uint8_t> waiting_;
 };
 
+// The bytes of an offline W&B file in, in pieces of any size.
+class Wandb {
+ public:
+  void feed(const py::bytes& piece) {
+    char* text = nullptr;
+    py::ssize_t size = 0;
+    if (PyBytes_AsStringAndSize(piece.ptr(), &text, &size) != 0) throw py::error_already_set();
+    py::gil_scoped_release release;
+    reader_.feed(reinterpret_cast<const std::uint8_t*>(text), static_cast<std::size_t>(size));
+  }
+
+  py::dict finish() {
+    py::list columns;
+    for (auto& column : reader_.columns) {
+      columns.append(py::make_tuple(py::bytes(column.name), to_array(std::move(column.rows)),
+                                    to_array(std::move(column.values))));
+    }
+    py::list config;
+    for (const auto& item : reader_.config) {
+      config.append(py::make_tuple(py::bytes(item.first), py::bytes(item.second)));
+    }
+    py::list faults;
+    for (const auto offset : reader_.faults) faults.append(offset);
+    py::dict out;
+    out["columns"] = columns;
+    out["steps"] = to_array(std::move(reader_.steps));
+    out["times"] = to_array(std::move(reader_.times));
+    out["config"] = config;
+    out["faults"] = faults;
+    out["skipped"] = reader_.skipped;
+    out["waiting"] = reader_.waiting();
+    out["offset"] = reader_.offset;
+    reader_ = mlsd::WandbReader();
+    return out;
+  }
+
+ private:
+  mlsd::WandbReader reader_;
+};
+
 }  // namespace
 
 void register_formats(py::module_& m) {
@@ -124,7 +165,14 @@ void register_formats(py::module_& m) {
                             static_cast<std::size_t>(size));
       },
       py::arg("data"), "Return the CRC-32C (Castagnoli) of some bytes.");
-  py::class_<Events>(m, "EventFileReader", "Reads a TensorBoard event file, piece by piece.")
+  py::class_<Wandb>(m, "WandbFileReader", "Reads an offline W&B run file, piece by piece.")
+      .def(py::init<>())
+      .def("feed", &Wandb::feed, py::arg("piece"), "Take the next bytes of the file.")
+      .def("finish", &Wandb::finish,
+           "Return what was found: columns (name, rows, values), steps and times of the rows, "
+           "config (key, JSON), faults (offsets), skipped, waiting, offset; and begin anew.");
+  py::class_<Events>(m, "EventFileReader", py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type)),
+                     "Reads a TensorBoard event file, piece by piece.")
       .def(py::init<>())
       .def("feed", &Events::feed, py::arg("piece"), "Take the next bytes of the file.")
       .def("finish", &Events::finish,

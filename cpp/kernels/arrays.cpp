@@ -1,4 +1,5 @@
 #include "kernels/arrays-inl.hpp"
+#include "kernels/ranges-inl.hpp"
 
 namespace mlsd {
 namespace MLSD_TARGET_NAMESPACE {
@@ -141,6 +142,17 @@ void stats_any(const void *data, size_t n, Dtype dtype, BlockStats *out) {
 uint64_t digest_any(const void *data, size_t bytes, uint64_t start) {
   return digest_bytes(static_cast<const char *>(data), bytes, start);
 }
+void exponents_any(const void *data, size_t n, Dtype dtype, uint64_t *counts) {
+  with_format<int>(dtype, [&](auto f) {
+    exponents_block<decltype(f)>(static_cast<const char *>(data), n, counts);
+    return 0;
+  });
+}
+uint64_t below_any(const void *data, size_t n, Dtype dtype, double bound, bool inclusive) {
+  return with_format<uint64_t>(dtype, [&](auto f) {
+    return below_block<decltype(f)>(static_cast<const char *>(data), n, bound, inclusive);
+  });
+}
 uint64_t read_any(const void *data, size_t bytes) {
   return read_bytes(static_cast<const char *>(data), bytes);
 }
@@ -148,8 +160,9 @@ uint64_t read_any(const void *data, size_t bytes) {
 }  // namespace
 
 extern const ArrayKernels array_kernels;
-const ArrayKernels array_kernels = {count_any,   has_any,   first_any,  squares_any, abs_any,
-                                    largest_any, stats_any, digest_any, read_any};
+const ArrayKernels array_kernels = {count_any,     has_any,     first_any, squares_any,
+                                    abs_any,       largest_any, stats_any, digest_any,
+                                    exponents_any, below_any,   read_any};
 
 }  // namespace MLSD_TARGET_NAMESPACE
 }  // namespace mlsd

@@ -347,6 +347,34 @@ std::uint64_t digest(const void *data, std::size_t bytes, std::uint64_t start) {
   return sum;
 }
 
+void exponent_counts(ArrayRef array, std::uint64_t *counts) {
+  const ArrayKernels &kernels = *active_target().arrays;
+  const Plan plan(&array, 1);
+  // A table per stretch of blocks, not per block: many blocks would need many tables.
+  constexpr std::size_t kStretches = 16;
+  const std::size_t stretches = plan.blocks() < kStretches ? plan.blocks() : kStretches;
+  std::vector<std::uint64_t> tables(stretches * kExponents, 0);
+  auto body = [&](std::size_t stretch) {
+    for (std::size_t block = stretch; block < plan.blocks(); block += stretches)
+      kernels.exponents(at(array, block * kBlock), block_length(array.n, block), array.dtype,
+                        &tables[stretch * kExponents]);
+  };
+  parallel_for(stretches, plan.bytes, body);
+  for (std::size_t i = 0; i < tables.size(); ++i) counts[i % kExponents] += tables[i];
+}
+
+std::uint64_t count_below(ArrayRef array, double bound, bool inclusive) {
+  const ArrayKernels &kernels = *active_target().arrays;
+  const Plan plan(&array, 1);
+  std::atomic<std::uint64_t> count{0};
+  over_blocks(plan, [&](std::size_t block) {
+    count.fetch_add(kernels.below(at(array, block * kBlock), block_length(array.n, block),
+                                  array.dtype, bound, inclusive),
+                    std::memory_order_relaxed);
+  });
+  return count.load();
+}
+
 std::uint64_t read_all(const void *data, std::size_t bytes) {
   const ArrayKernels &kernels = *active_target().arrays;
   if (bytes <= kBlock) return kernels.read(data, bytes);

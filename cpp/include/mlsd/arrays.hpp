@@ -19,6 +19,7 @@
 namespace mlsd {
 
 constexpr std::size_t kBlock = std::size_t{1} << 20;
+constexpr std::size_t kExponents = 2048;
 
 struct NonfiniteCounts {
   std::uint64_t nan = 0, posinf = 0, neginf = 0;
@@ -55,6 +56,13 @@ struct ArrayKernels {
   // sum of mix(word xor K * index) mod 2^64 over little-endian 8-byte words, the last one filled up
   // with zeros. Depends on the place of every word, never on the order of the work.
   std::uint64_t (*digest)(const void *data, std::size_t bytes, std::uint64_t start);
+  // Adds to counts[kExponents] how many elements have each biased exponent: of a double where
+  // has_double_lanes(dtype), of a float otherwise. Zeros and subnormals are 0, non-finite values the
+  // last one in use (2047, 255).
+  void (*exponents)(const void *data, std::size_t n, Dtype dtype, std::uint64_t *counts);
+  // How many magnitudes lie below `bound`, or not above it. A NaN is not below anything.
+  std::uint64_t (*below)(const void *data, std::size_t n, Dtype dtype, double bound,
+                         bool inclusive);
   // Loads every byte and does as good as nothing with it: the limit that the others are measured
   // against.
   std::uint64_t (*read)(const void *data, std::size_t bytes);

@@ -27,6 +27,11 @@ enum class Dtype : std::uint8_t {
 };
 constexpr std::size_t kDtypeCount = 17;
 
+// Whether the kernels hold elements in 64-bit lanes: all others are exact in 32-bit floats.
+constexpr bool has_double_lanes(Dtype dtype) noexcept {
+  return dtype == Dtype::f64 || dtype >= Dtype::i8;
+}
+
 constexpr std::size_t item_size(Dtype dtype) noexcept {
   switch (dtype) {
     case Dtype::f64:

@@ -59,6 +59,8 @@ bool has_nonfinite(ArrayRef array);
 NonfiniteCounts count_nonfinite(ArrayRef array);
 std::size_t first_nonfinite(ArrayRef array);
 std::uint64_t digest(const void *data, std::size_t bytes, std::uint64_t start);
+void exponent_counts(ArrayRef array, std::uint64_t *counts);  // [kExponents], added to
+std::uint64_t count_below(ArrayRef array, double bound, bool inclusive);
 std::uint64_t read_all(const void *data, std::size_t bytes);
 
 }  // namespace mlsd

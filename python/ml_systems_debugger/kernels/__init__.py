@@ -26,6 +26,7 @@ from .ewma import Ewma, EwmaOutput, ExtremaOutput, RunningExtrema
 from .histogram import Histogram, bin_counts, histogram, quantile_cuts
 from .nonfinite import NonfiniteCounts, count_nonfinite, first_nonfinite, has_nonfinite
 from .norms import global_norm, l1_norm, l2_norm, max_norm
+from .ranges import NARROW_FORMATS, ExponentCounts, Narrowing, exponent_counts, narrowing
 from .replica_spread import replica_spread
 from .robust_baseline import BaselineOutput, RobustBaseline
 from .rolling import ROLLING_STATS, Rolling, rolling
@@ -47,6 +48,7 @@ __all__ = [
     "BLOCK",
     "BLOCK_DTYPE",
     "EVENT_DTYPE",
+    "NARROW_FORMATS",
     "ROLLING_STATS",
     "ROW_DTYPE",
     "SPAN_DTYPE",
@@ -57,8 +59,10 @@ __all__ = [
     "CusumOutput",
     "Ewma",
     "EwmaOutput",
+    "ExponentCounts",
     "ExtremaOutput",
     "Histogram",
+    "Narrowing",
     "NonfiniteCounts",
     "RobustBaseline",
     "Rolling",
@@ -73,6 +77,7 @@ __all__ = [
     "count_nonfinite",
     "digest",
     "digest_many",
+    "exponent_counts",
     "first_nonfinite",
     "get_num_threads",
     "global_norm",
@@ -86,6 +91,7 @@ __all__ = [
     "l2_norm",
     "max_norm",
     "measure_spans",
+    "narrowing",
     "psi",
     "quantile_cuts",
     "replica_spread",

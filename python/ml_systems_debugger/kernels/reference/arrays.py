@@ -12,12 +12,14 @@ __all__ = [
     "Statistics",
     "count_nonfinite",
     "digest",
+    "exponent_counts",
     "first_nonfinite",
     "global_norm",
     "has_nonfinite",
     "l1_norm",
     "l2_norm",
     "max_norm",
+    "narrowing",
     "tensor_stats",
 ]
 
@@ -144,3 +146,34 @@ def digest(x: Any) -> int:
         mixed = word ^ (place * 0x9E37_79B9_7F4A_7C15 & _WORD)
         total += (mixed & 0xFFFF_FFFF) * (mixed >> 32) + mixed
     return total & _WORD
+
+
+def exponent_counts(x: Any) -> dict[int, int]:
+    """Return how many finite elements, zeros aside, have each binary exponent."""
+    counts: dict[int, int] = {}
+    for value in _doubles(x).tolist():
+        if value != 0 and math.isfinite(value):
+            exponent = math.frexp(value)[1] - 1
+            counts[exponent] = counts.get(exponent, 0) + 1
+    return counts
+
+
+def narrowing(x: Any, narrow: npt.DTypeLike, min_normal: float) -> tuple[int, int, int, int]:
+    """Return finite, overflowing, becoming subnormal, becoming zero: by doing it.
+
+    Parameters
+    ----------
+    x : array
+    narrow : dtype that NumPy can cast to
+    min_normal : float
+        Its smallest normal magnitude.
+    """
+    v = _doubles(x)
+    v = v[np.isfinite(v)]
+    with np.errstate(all="ignore"):
+        after = v.astype(narrow).astype(np.float64)
+    subnormal = (after != 0) & (np.abs(after) < min_normal)
+    return (
+        len(v), int((~np.isfinite(after)).sum()), int(subnormal.sum()),
+        int(((after == 0) & (v != 0)).sum()),
+    )  # fmt: skip
