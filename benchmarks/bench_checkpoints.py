@@ -1,0 +1,169 @@
+"""`mlsd scan` beside plain reading and beside torch, on generated checkpoints.
+
+``python benchmarks/bench_checkpoints.py [--gigabytes 4] [--folder DIR] [--cold]``
+writes the files, measures in interleaved rounds, prints medians and removes the
+files. Cold rounds ask the kernel to drop the file's pages first; GB/s are of
+file bytes. Peak memory is that of a process of its own that only scans.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+CHUNK = 1 << 20
+TENSORS_PER_GIGABYTE = 16
+
+
+def write_safetensors(path: Path, gigabytes: float) -> None:
+    """Write random float32 matrices, a few MB at a time."""
+    count = max(1, round(gigabytes * TENSORS_PER_GIGABYTE))
+    shape = (4096, 4096 * 16 // TENSORS_PER_GIGABYTE)
+    size = shape[0] * shape[1] * 4
+    header = {
+        f"layers.{i}.weight": {"dtype": "F32", "shape": shape,
+                               "data_offsets": [i * size, (i + 1) * size]}
+        for i in range(count)
+    }  # fmt: skip
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    values = np.random.default_rng(0).normal(size=CHUNK).astype("f4")
+    with path.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for part in range(count * size // (4 * CHUNK)):
+            values[part % CHUNK] += 1.0  # no two parts are equal
+            out.write(values.tobytes())
+
+
+def write_torch(path: Path, source: Path) -> None:
+    """Write the same tensors with torch."""
+    import torch
+    from safetensors.torch import load_file
+
+    torch.save(load_file(source), path)
+
+
+def drop(path: Path) -> None:
+    """Ask for the file's pages to be dropped from the page cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+def plain_read(path: Path, threads: int = 2) -> None:
+    """Read a file with `pread` into one small buffer per thread, and look at nothing."""
+    size = path.stat().st_size
+    descriptor = os.open(path, os.O_RDONLY)
+    places = iter(range(0, size, CHUNK))
+    lock = threading.Lock()
+
+    def work() -> None:
+        buffer = bytearray(CHUNK)
+        while True:
+            with lock:
+                at = next(places, None)
+            if at is None:
+                return
+            os.preadv(descriptor, [buffer], at)
+
+    running = [threading.Thread(target=work) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    os.close(descriptor)
+
+
+def torch_isfinite(path: Path) -> None:
+    """What people do today: every tensor through safe_open and torch.isfinite."""
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 - not a dict
+            assert bool(torch.isfinite(file.get_tensor(name)).all())
+
+
+def scan(path: Path) -> None:
+    """Scan with every statistic and the digest."""
+    from ml_systems_debugger.checkpoints import scan as scan_checkpoint
+
+    report = scan_checkpoint(path)
+    assert report.status.value == "sound", report
+
+
+def peak_memory(path: Path) -> float:
+    """Return the peak resident MB of a process that scans, with the interpreter and NumPy."""
+    # VmHWM begins anew with the program; ru_maxrss would still hold this process's own peak.
+    code = (
+        "import pathlib, re, sys\n"
+        "from ml_systems_debugger.checkpoints import scan\n"
+        "scan(sys.argv[1])\n"
+        "status = pathlib.Path('/proc/self/status').read_text()\n"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) / 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True
+    )
+    return float(done.stdout)
+
+
+def measured(
+    cases: dict[str, tuple[Callable[[Path], None], Path]], rounds: int, cold: bool
+) -> dict[str, float]:
+    """Return the median GB/s of each case over interleaved rounds."""
+    speeds: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, (run, path) in cases.items():
+            if cold:
+                drop(path)
+            began = time.perf_counter()
+            run(path)
+            speeds[name].append(path.stat().st_size / (time.perf_counter() - began) / 1e9)
+    return {name: statistics.median(found) for name, found in speeds.items()}
+
+
+def main() -> None:
+    """Write, measure, print, remove."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--cold", action="store_true", help="measure cold reads too")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        path, other = Path(name) / "m.safetensors", Path(name) / "m.pt"
+        write_safetensors(path, arguments.gigabytes)
+        write_torch(other, path)
+        cases = {
+            "pread, 2 threads, nothing looked at": (plain_read, path),
+            "scan safetensors": (scan, path),
+            "scan torch": (scan, other),
+        }
+        slow = {"safe_open + torch.isfinite": (torch_isfinite, path)}
+        print(f"{path.stat().st_size / 1e9:.2f} GB of float32, {os.cpu_count()} cores, "
+              f"load {os.getloadavg()[0]:.1f}")  # fmt: skip
+        if arguments.cold:
+            for case, speed in measured(cases, arguments.rounds, True).items():
+                print(f"cold  {case:40} {speed:6.2f} GB/s")
+        plain_read(path)
+        plain_read(other)
+        for case, speed in measured({**cases, **slow}, arguments.rounds, False).items():
+            print(f"hot   {case:40} {speed:6.2f} GB/s")
+        print(f"peak memory of a scan: {peak_memory(path):.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
