@@ -65,6 +65,20 @@ bool parse_word(const char* first, const char* last, bool negative, double* out)
   return false;
 }
 
+void put(DelimitedColumn* column, std::int64_t row, double value) {
+  column->values.push_back(value);
+  if (!column->dense) column->rows.push_back(row);
+}
+
+void leave_out(DelimitedColumn* column, std::int64_t row) {
+  if (!column->dense) return;
+  column->dense = false;
+  column->rows.resize(static_cast<std::size_t>(row));
+  for (std::int64_t i = 0; i < row; ++i) column->rows[static_cast<std::size_t>(i)] = i;
+}
+
+}  // namespace
+
 // A decimal of at most 19 digits whose value and power of ten are both exact floats is one exact
 // operation (Clinger, PLDI 1990); the others take the slow way.
 bool parse_number(const char* first, const char* last, double* out) {
@@ -121,20 +135,6 @@ bool parse_number(const char* first, const char* last, double* out) {
   *out = negative ? -value : value;
   return true;
 }
-
-void put(DelimitedColumn* column, std::int64_t row, double value) {
-  column->values.push_back(value);
-  if (!column->dense) column->rows.push_back(row);
-}
-
-void leave_out(DelimitedColumn* column, std::int64_t row) {
-  if (!column->dense) return;
-  column->dense = false;
-  column->rows.resize(static_cast<std::size_t>(row));
-  for (std::int64_t i = 0; i < row; ++i) column->rows[static_cast<std::size_t>(i)] = i;
-}
-
-}  // namespace
 
 bool parse_delimited(const char* text, std::size_t size, char delimiter, std::size_t columns,
                      DelimitedBlock* out) {

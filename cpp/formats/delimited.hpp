@@ -31,6 +31,9 @@ struct DelimitedBlock {
   std::int64_t rows = 0;
 };
 
+// Reads one number that takes all of [first, last); false where it is none.
+bool parse_number(const char* first, const char* last, double* out);
+
 // Parses `size` bytes at `text`; the last line may lack its end. False, with `out` undefined, where
 // a line does not have exactly `columns` cells (a blank line among them).
 bool parse_delimited(const char* text, std::size_t size, char delimiter, std::size_t columns,

@@ -7,6 +7,7 @@ from .mlflow import MLflowIngestor
 from .schema import ColumnRule, SchemaValidator
 from .source import find_runs, open_source
 from .tensorboard import TensorBoardIngestor
+from .wandb import WandbIngestor
 
 __all__ = [
     "ColumnRule",
@@ -16,6 +17,7 @@ __all__ = [
     "MetricIngestor",
     "SchemaValidator",
     "TensorBoardIngestor",
+    "WandbIngestor",
     "find_runs",
     "open_source",
 ]
