@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..kernels import ks_p_value, ks_statistic, wasserstein
+
 __all__ = ["Comparison", "benjamini_hochberg", "compare"]
 
 Floats = npt.NDArray[np.float64]
@@ -43,10 +45,10 @@ def compare(reference: Floats, serving: Floats) -> Comparison:
     facts = _facts(r, missing[0]), _facts(s, missing[1])
     if not len(r) or not len(s):
         return Comparison(p_missing, abs(missing[1] - missing[0]), "nulls", 0.0, *facts)
-    distance = _ks_statistic(r, s)
-    p = min(1.0, 2 * min(_ks_p(distance, len(r), len(s)), p_missing))
+    distance = ks_statistic(r, s)
+    p = min(1.0, 2 * min(ks_p_value(distance, len(r), len(s)), p_missing))
     scale = _scale(r)
-    effect = _wasserstein(r, s, scale)
+    effect = _effect(r, s, scale)
     null_effect = abs(missing[1] - missing[0])
     kind = "nulls" if null_effect > effect else _kind(r, s, scale)
     return Comparison(p, max(effect, null_effect), kind, distance, *facts)
@@ -81,22 +83,6 @@ def _scale(x: Floats) -> float:
     return spread if spread > 0 else 0.0
 
 
-def _ks_statistic(r: Floats, s: Floats) -> float:
-    both = np.concatenate([r, s])
-    below_r = np.searchsorted(r, both, "right") / len(r)
-    below_s = np.searchsorted(s, both, "right") / len(s)
-    return float(np.abs(below_r - below_s).max())
-
-
-def _ks_p(distance: float, n: int, m: int) -> float:
-    root = math.sqrt(n * m / (n + m))
-    x = (root + 0.12 + 0.11 / root) * distance  # Stephens, JRSS B 32, 1970
-    if x < 0.2:
-        return 1.0
-    terms = (2 * (-1) ** (k - 1) * math.exp(-2 * k * k * x * x) for k in range(1, 101))
-    return min(1.0, max(0.0, math.fsum(terms)))
-
-
 def _proportions_p(a: float, n: int, b: int | float, m: int) -> float:
     pooled = (a * n + b * m) / (n + m)
     if pooled in (0.0, 1.0):
@@ -105,16 +91,12 @@ def _proportions_p(a: float, n: int, b: int | float, m: int) -> float:
     return math.erfc(z / math.sqrt(2))
 
 
-def _wasserstein(r: Floats, s: Floats, scale: float) -> float:
+def _effect(r: Floats, s: Floats, scale: float) -> float:
     if scale == 0.0:  # the reference is one value: any other is infinitely far, in its terms
         return 0.0 if r[0] == s[0] and r[0] == s[-1] else math.inf
     middle = float(np.median(r))
-    r = np.clip((r - middle) / scale, -_FAR, _FAR)
-    s = np.clip((s - middle) / scale, -_FAR, _FAR)
-    both = np.sort(np.concatenate([r, s]))
-    below_r = np.searchsorted(r, both[:-1], "right") / len(r)
-    below_s = np.searchsorted(s, both[:-1], "right") / len(s)
-    return float(np.sum(np.abs(below_r - below_s) * np.diff(both)))
+    near = (np.clip((x - middle) / scale, -_FAR, _FAR) for x in (r, s))
+    return float(wasserstein(*near))
 
 
 def _kind(r: Floats, s: Floats, scale: float) -> str:

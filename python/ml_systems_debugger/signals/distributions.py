@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import BaseSignalExtractor, Series, SeriesKind, Signal, SignalSet, extractors
+from ..kernels import js_divergence, kl_divergence, psi
 
 __all__ = ["DistributionSignalExtractor"]
 
@@ -80,11 +81,10 @@ class DistributionSignalExtractor(BaseSignalExtractor):
             return {}
         edges = np.unique(np.quantile(r, np.arange(1, self.bins) / self.bins))
         p, q = (_shares(x, edges) for x in (r, s))
-        middle = (p + q) / 2
         return {
-            "kl_divergence": float(np.sum(q * np.log(q / p))),
-            "js_divergence": float(np.sum(p * np.log(p / middle) + q * np.log(q / middle)) / 2),
-            "psi": float(np.sum((q - p) * np.log(q / p))),
+            "kl_divergence": float(kl_divergence(q, p)),
+            "js_divergence": float(js_divergence(p, q)),
+            "psi": float(psi(p, q)),
         }
 
     def _series(self, signals: SignalSet) -> Iterator[Series]:
