@@ -13,7 +13,7 @@ namespace mlsd {
 namespace {
 
 // How far a computed place may be from the true one, for every x: where the cuts lie, plus the
-// roundings of a difference, a product and a sum of that size.
+// roundings of a difference, a product and a sum of that size, half a unit each.
 template <typename T>
 double slack_of(const double *cuts, std::size_t count, T low, T scale) {
   double worst = 0;
@@ -22,7 +22,7 @@ double slack_of(const double *cuts, std::size_t count, T low, T scale) {
     worst = std::max(worst, std::fabs(place - static_cast<double>(i)));
   }
   const double unit = static_cast<double>(std::numeric_limits<T>::epsilon());
-  const double slack = worst + 4 * unit * static_cast<double>(count + 1);
+  const double slack = worst + 2 * unit * static_cast<double>(count + 1);
   return slack < 0.25 ? slack : 1.0;  // also where it is NaN
 }
 

@@ -106,6 +106,7 @@ struct EvenBins {
   void repair(V x, typename L::Bits *bin, size_t n) const {
     B far = {};
     (*this)(x, &far);
+    if (!any_lane(far)) return;
     for (size_t lane = 0; lane < n; ++lane)
       if (far[lane] != 0)
         bin[lane] = static_cast<typename L::Bits>(
@@ -191,6 +192,7 @@ inline void count_with(const char *p, size_t n, const Cuts &cuts, uint64_t *coun
   T *const plain = reinterpret_cast<T *>(scratch + 2 * kShort);
   uint32_t *const table = reinterpret_cast<uint32_t *>(scratch + 3 * kShort);
   constexpr size_t kFlush = size_t{1} << 30;  // below what 32 bits hold
+  constexpr size_t kGroup = 16 * lane_count;
   for (size_t start = 0; start < n; start += kFlush) {
     const size_t stop = n - start < kFlush ? n : start + kFlush;
     __builtin_memset(table, 0, tables * width * sizeof(uint32_t));
@@ -199,24 +201,29 @@ inline void count_with(const char *p, size_t n, const Cuts &cuts, uint64_t *coun
       const char *q = F::span(p, i, m, converted);
       size_t k = 0;
       V nonfinite = {};
-      typename L::B far = {};
-      for (; k + lane_count <= m; k += lane_count) {
-        const V x = F::vector(q + k * F::step);
-        const auto bin = bins(x, &far);
-        __builtin_memcpy(index + k, &bin, sizeof bin);
-        nonfinite += x * V{};  // NaN once there is a NaN or an infinity
-      }
-      if (k < m) {
-        const V x = padded_vector<F>(q + k * F::step, m - k);
-        const auto bin = bins(x, &far);
-        __builtin_memcpy(index + k, &bin, (m - k) * sizeof(Bits));
-        nonfinite += x * V{};
-      }
-      if (any_lane(far))
-        for (k = 0; k < m; k += lane_count) {
-          const size_t some = m - k < lane_count ? m - k : lane_count;
-          bins.repair(padded_vector<F>(q + k * F::step, some), index + k, some);
+      while (k < m) {
+        // In groups: where one holds an element too near a cut, it alone is looked at again.
+        const size_t group = k, end = m - k < kGroup ? m : k + kGroup;
+        typename L::B far = {};
+        for (; k + lane_count <= end; k += lane_count) {
+          const V x = F::vector(q + k * F::step);
+          const auto bin = bins(x, &far);
+          __builtin_memcpy(index + k, &bin, sizeof bin);
+          nonfinite += x * V{};  // NaN once there is a NaN or an infinity
         }
+        if (k < end) {
+          const V x = padded_vector<F>(q + k * F::step, end - k);
+          const auto bin = bins(x, &far);
+          __builtin_memcpy(index + k, &bin, (end - k) * sizeof(Bits));
+          nonfinite += x * V{};
+          k = end;
+        }
+        if (any_lane(far))
+          for (size_t r = group; r < end; r += lane_count) {
+            const size_t some = end - r < lane_count ? end - r : lane_count;
+            bins.repair(padded_vector<F>(q + r * F::step, some), index + r, some);
+          }
+      }
       uint32_t *const t1 = table + (tables > 1 ? width : 0);
       uint32_t *const t2 = t1 + (tables > 1 ? width : 0);
       uint32_t *const t3 = t2 + (tables > 1 ? width : 0);

@@ -135,8 +135,10 @@ class RunningExtrema:
     ) -> ExtremaOutput:
         """Fold `values` [steps, series] (or [steps]) into `state`, in place."""
         alpha = decay_of(self.alpha, self.span)
-        found = extrema_fold(floats(values), state, int_steps(steps), alpha, self.warmup, True)
-        return ExtremaOutput(*found)
+        smoothed, lowest, highest = extrema_fold(
+            floats(values), state, int_steps(steps), alpha, self.warmup, True
+        )
+        return ExtremaOutput(smoothed, lowest, highest)
 
     def fold(
         self, state: Floats, values: npt.ArrayLike, steps: npt.ArrayLike | None = None

@@ -143,7 +143,7 @@ def histogram(
     if isinstance(bins, (int, np.integer)):
         kind = np.empty(0, x.dtype if _is_float(x) else np.float64)
         if range is None:
-            stats = tensor_stats(x, dtype) if dtype is not None else tensor_stats(x)
+            stats = tensor_stats(x, dtype=dtype)
             range = (stats.min, stats.max) if np.isfinite(stats.min) else (0.0, 1.0)  # noqa: A001
         edges = np.histogram_bin_edges(kind, int(bins), range).astype(np.float64)
     else:
