@@ -79,7 +79,7 @@ inline void learn(double* row, double y, double step, double minimum) {
   const double known = row[kCount];  // with this one
   if (known == 1) {
     row[kLevel] = row[kFast] = row[kBest] = row[kWorst] = y;
-    row[kBestStep] = row[kWorstStep] = step;
+    row[kBestStep] = step;
     return;
   }
   const double alpha = known < kMemory ? 1 / known : 1 / kMemory;
@@ -93,11 +93,12 @@ inline void learn(double* row, double y, double step, double minimum) {
     row[kBest] = row[kLevel];
     row[kBestStep] = step;
   }
-  if (row[kLevel] > row[kWorst]) {
-    row[kWorst] = row[kLevel];
-    row[kWorstStep] = step;
-  }
+  row[kWorst] = larger(row[kWorst], row[kLevel]);
 }
+
+// A series that bursts again and again is looked at later each time, so that the looks
+// do not grow with the run.
+inline double first_trigger(const double* row) { return kFirstTrigger + 4 * row[kReturns]; }
 
 inline void begin_excursion(double* row, double y, double step, double bound) {
   row[kActive] = 1;
@@ -111,7 +112,7 @@ inline void begin_excursion(double* row, double y, double step, double bound) {
   row[kCalm] = 0;
   row[kPeak] = y;
   row[kPeakStep] = step;
-  row[kNextTrigger] = kFirstTrigger;
+  row[kNextTrigger] = first_trigger(row);
 }
 
 inline int follow_excursion(double* row, double y, double step) {
@@ -123,7 +124,9 @@ inline int follow_excursion(double* row, double y, double step) {
   row[kCalm] = y < 0.5 * (row[kBaseLevel] + row[kBound]) ? row[kCalm] + 1 : 0;
   if (row[kCalm] >= kTrailPatience) {
     row[kActive] = 0;
-    return row[kNextTrigger] > kFirstTrigger ? kReturned : kNothing;
+    if (row[kNextTrigger] <= first_trigger(row)) return kNothing;
+    row[kReturns] += 1;
+    return kReturned;
   }
   int reason = kNothing;
   if (row[kLength] >= row[kNextTrigger]) {

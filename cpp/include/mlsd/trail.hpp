@@ -42,8 +42,8 @@ enum TrailField : int {
   kFast,   // running mean over about 8 values
   kBest,   // lowest level so far
   kBestStep,
-  kWorst,  // highest level so far
-  kWorstStep,
+  kWorst,       // highest level so far
+  kReturns,     // excursions that were triggered and came back
   kNextCheck,   // count at which the next check is due
   kReason,      // why the fold stopped: TrailReason
   kWatch,       // 1: stop at every check, whatever the values (set by the caller)
@@ -79,7 +79,7 @@ enum TrailField : int {
 enum TrailReason : int {
   kNothing = 0,
   kCheck = 1,     // a check is due and the values call for one
-  kTrigger = 2,   // an excursion lasts: 16, 32, 64, ... values
+  kTrigger = 2,   // an excursion lasts: 16, 32, 64, ... values; 4 later for each that came back
   kReturned = 3,  // an excursion that was triggered is over
   kBroke = 4      // the first non-finite value
 };

@@ -88,6 +88,10 @@ def _fold(row: Row, x: float, step: float, settings: Row) -> Reason:
     return Reason.CHECK if due and reason is Reason.NOTHING else reason
 
 
+def _first_trigger(row: Row) -> float:
+    return float(_FIRST_TRIGGER + 4 * row[Field.RETURNS])
+
+
 def _begin(row: Row, y: float, step: float, bound: float) -> None:
     row[Field.ACTIVE] = 1
     row[Field.START_STEP], row[Field.START_INDEX] = step, row[Field.COUNT] - 1
@@ -95,7 +99,7 @@ def _begin(row: Row, y: float, step: float, bound: float) -> None:
     row[Field.BASE_LEVEL], row[Field.BASE_SCALE] = row[Field.LEVEL], row[Field.SCALE]
     row[Field.BOUND], row[Field.LENGTH], row[Field.CALM] = bound, 1, 0
     row[Field.PEAK], row[Field.PEAK_STEP] = y, step
-    row[Field.NEXT_TRIGGER] = _FIRST_TRIGGER
+    row[Field.NEXT_TRIGGER] = _first_trigger(row)
 
 
 def _follow(row: Row, y: float, step: float) -> Reason:
@@ -106,8 +110,10 @@ def _follow(row: Row, y: float, step: float) -> Reason:
     row[Field.CALM] = row[Field.CALM] + 1 if below else 0
     if row[Field.CALM] >= _PATIENCE:
         row[Field.ACTIVE] = 0
-        triggered = row[Field.NEXT_TRIGGER] > _FIRST_TRIGGER
-        return Reason.RETURNED if triggered else Reason.NOTHING
+        if row[Field.NEXT_TRIGGER] <= _first_trigger(row):
+            return Reason.NOTHING
+        row[Field.RETURNS] += 1
+        return Reason.RETURNED
     reason = Reason.NOTHING
     if row[Field.LENGTH] >= row[Field.NEXT_TRIGGER]:
         row[Field.NEXT_TRIGGER] *= 2
@@ -123,7 +129,7 @@ def _learn(row: Row, y: float, step: float, minimum: float) -> None:
     count = row[Field.COUNT]
     if count == 1:
         row[[Field.LEVEL, Field.FAST, Field.BEST, Field.WORST]] = y
-        row[[Field.BEST_STEP, Field.WORST_STEP]] = step
+        row[Field.BEST_STEP] = step
         return
     alpha = 1 / min(count, _MEMORY)
     bound = _LARGEST if count <= _SHORT else max(_CLIP * row[Field.SCALE], minimum)
@@ -132,8 +138,7 @@ def _learn(row: Row, y: float, step: float, minimum: float) -> None:
     row[Field.SCALE] += alpha * (abs(moved) - row[Field.SCALE])
     if row[Field.LEVEL] < row[Field.BEST]:
         row[Field.BEST], row[Field.BEST_STEP] = row[Field.LEVEL], step
-    if row[Field.LEVEL] > row[Field.WORST]:
-        row[Field.WORST], row[Field.WORST_STEP] = row[Field.LEVEL], step
+    row[Field.WORST] = max(row[Field.WORST], row[Field.LEVEL])
 
 
 def _push(row: Row, y: float, step: float) -> None:

@@ -43,7 +43,7 @@ class Field(IntEnum):
     BEST = 14
     BEST_STEP = 15
     WORST = 16
-    WORST_STEP = 17
+    RETURNS = 17
     NEXT_CHECK = 18
     REASON = 19
     WATCH = 20
@@ -81,7 +81,7 @@ class Reason(IntEnum):
     CHECK = 1
     """A check is due (counts grow by an eighth) and the values call for one."""
     TRIGGER = 2
-    """An excursion has lasted 16, 32, 64, ... values."""
+    """An excursion has lasted 16, 32, 64, ... values; 4 more for each one that came back before."""
     RETURNED = 3
     """An excursion that had triggered is over."""
     BROKE = 4
