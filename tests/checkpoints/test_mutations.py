@@ -36,7 +36,7 @@ def test_mutated_files_are_refused_or_scanned(
     campaign: ModuleType, tmp_path: Path, name: str
 ) -> None:
     data = campaign.seeds()[name]
-    rng = random.Random(7)  # noqa: S311 - not for secrets
+    rng = random.Random(7)
     path = tmp_path / "seed"
     path.write_bytes(data)
     assert campaign.attempt(path) == "sound"
@@ -52,7 +52,7 @@ def test_what_is_sound_here_is_read_by_the_reference_too(
     campaign: ModuleType, tmp_path: Path
 ) -> None:
     data = campaign.seeds()["safetensors"]
-    rng = random.Random(11)  # noqa: S311 - not for secrets
+    rng = random.Random(11)
     path = tmp_path / "seed.safetensors"
     sound = 0
     for _ in range(600):

@@ -10,7 +10,8 @@ from . import (  # noqa: F401 - each registers its format
     torch_zip,
 )
 from ._names import shown
-from .comparing import CheckpointDiff, TensorChange, diff
+from .changes import CheckpointDiff, TensorChange
+from .comparing import diff
 from .contract import CheckpointFormat, Layout, Options, TensorInfo, formats
 from .finding import CODES, CheckpointFinding
 from .opening import find_format

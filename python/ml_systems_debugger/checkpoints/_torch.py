@@ -29,7 +29,7 @@ _STORAGES = {
     "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
     "ComplexDoubleStorage": "complex128", "ComplexFloatStorage": "complex64",
     "QInt8Storage": "qint8", "QInt32Storage": "qint32", "QUInt8Storage": "quint8",
-    "QUInt4x2Storage": "quint4x2", "QUInt2x4Storage": "quint2x4", "UntypedStorage": "uint8",
+    "UntypedStorage": "uint8",
 }  # fmt: skip
 _DTYPES = {**{name: name for name in DTYPES}, "half": "float16", "float": "float32",
            "double": "float64", "long": "int64", "int": "int32", "short": "int16",

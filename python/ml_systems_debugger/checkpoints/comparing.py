@@ -4,130 +4,29 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from math import nan, sqrt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..core import MLSystemsDebuggerError, Severity, to_jsonable
+from ..core import MLSystemsDebuggerError
 from ._digest import part_digest
-from ._families import is_optimizer_state
+from ._judge_changes import judge_changes
 from ._names import shown
 from ._plan import dtype_of
 from ._source import Folder
 from ._values import as_float64, is_convertible
+from .changes import CheckpointDiff, TensorChange
 from .contract import Options, TensorInfo
-from .finding import CheckpointFinding
 from .opening import open_checkpoint, read_tensors
-from .report import SCHEMA_VERSION
 from .scanning import chosen
 
-__all__ = ["CheckpointDiff", "TensorChange", "diff"]
+__all__ = ["diff"]
 
 _BLOCK = 1 << 20
-MIN_CHANGED = 4
-"""Fewer changed tensors than this say nothing of what is usual."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorChange:
-    """How one tensor changed.
-
-    Parameters
-    ----------
-    name : str
-    equal : bool
-        The same bytes (types alike), or the same values.
-    max_delta : float
-        Largest |b - a| where both are finite.
-    relative : float
-        ``||b - a|| / ||a||`` over positions where both are finite; inf from zeros.
-    cosine : float
-        Of a and b over the same positions; NaN where one of them is zero.
-    digest_a, digest_b : str
-        16 hexadecimal digits.
-    nonfinite_a, nonfinite_b : int
-    """
-
-    name: str
-    equal: bool
-    max_delta: float
-    relative: float
-    cosine: float
-    digest_a: str
-    digest_b: str
-    nonfinite_a: int
-    nonfinite_b: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return strict JSON terms."""
-        fields = {n: to_jsonable(getattr(self, n)) for n in self.__slots__}
-        return {**fields, "name": shown(self.name, 4096)}
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointDiff:
-    """What changed from A to B.
-
-    Parameters
-    ----------
-    path_a, path_b : str
-    changes : tuple of TensorChange
-        Of tensors of one shape in both, the most changed (relatively) first.
-    missing, added : tuple of str
-        Names that only A, or only B, has.
-    reshaped : tuple of (name, shape in A, shape in B)
-    retyped : tuple of (name, type in A, type in B)
-    findings : tuple of CheckpointFinding
-    unread : tuple of str
-    """
-
-    path_a: str
-    path_b: str
-    changes: tuple[TensorChange, ...] = ()
-    missing: tuple[str, ...] = ()
-    added: tuple[str, ...] = ()
-    reshaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
-    retyped: tuple[tuple[str, str, str], ...] = ()
-    findings: tuple[CheckpointFinding, ...] = ()
-    unread: tuple[str, ...] = ()
-
-    @property
-    def status(self) -> str:
-        """``equal``, ``different`` or ``incomplete``."""
-        if self.unread:
-            return "incomplete"
-        same = all(c.equal for c in self.changes)
-        names = not (self.missing or self.added or self.reshaped or self.retyped)
-        return "equal" if same and names else "different"
-
-    @property
-    def worst_severity(self) -> Severity | None:
-        """Severity of the worst finding, or None."""
-        return max((f.severity for f in self.findings), default=None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return strict JSON terms."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "status": self.status,
-            "a": shown(self.path_a, 4096),
-            "b": shown(self.path_b, 4096),
-            "changes": [c.to_dict() for c in self.changes],
-            "missing": [shown(n, 4096) for n in self.missing],
-            "added": [shown(n, 4096) for n in self.added],
-            "reshaped": [
-                {"name": shown(n, 4096), "a": list(a), "b": list(b)} for n, a, b in self.reshaped
-            ],
-            "retyped": [{"name": shown(n, 4096), "a": a, "b": b} for n, a, b in self.retyped],
-            "findings": [f.to_dict() for f in self.findings],
-            "unread": list(self.unread),
-        }
 
 
 def diff(
@@ -196,7 +95,7 @@ def diff(
     result = CheckpointDiff(
         str(a), str(b), tuple(changes), missing, added, reshaped, retyped, (), tuple(unread)
     )
-    findings = tuple(sorted(_findings(result, of_a), key=lambda f: -f.severity.rank))
+    findings = tuple(sorted(judge_changes(result, of_a), key=lambda f: -f.severity.rank))
     return CheckpointDiff(
         str(a), str(b), tuple(changes), missing, added, reshaped, retyped, findings, tuple(unread)
     )
@@ -292,67 +191,3 @@ def _add(
         change = b - a
         sums += [np.dot(change, change), np.dot(a, a), np.dot(b, b), np.dot(a, b)]
         return float(np.abs(change).max()) if len(change) else 0.0
-
-
-def _findings(result: CheckpointDiff, of_a: Mapping[str, TensorInfo]) -> list[CheckpointFinding]:
-    of = CheckpointFinding.of
-    found = []
-    for code, names, word in (
-        ("missing", result.missing, "of A are not in B"),
-        ("added", result.added, "of B are not in A"),
-        ("reshaped", [n for n, _, _ in result.reshaped], "have another shape"),
-        ("retyped", [n for n, _, _ in result.retyped], "have another type"),
-    ):
-        if names:
-            severity = Severity.LOW if code in ("added", "retyped") else Severity.MEDIUM
-            first = ", ".join(shown(n) for n in names[:4])
-            found.append(
-                of(code, severity, f"{len(names)} tensors {word}: {first}"
-                   f"{', ...' if len(names) > 4 else ''}",
-                   names=[shown(n) for n in names[:100]], count=len(names))
-            )  # fmt: skip
-    found.extend(
-        of("newly_not_finite", Severity.CRITICAL,
-           f"{c.nonfinite_b} values are not finite, {c.nonfinite_a} before", c.name,
-           before=c.nonfinite_a, now=c.nonfinite_b)
-        for c in result.changes if c.nonfinite_b > c.nonfinite_a
-    )  # fmt: skip
-    return found + _unusual(result.changes, of_a)
-
-
-def _unusual(
-    changes: Sequence[TensorChange], of_a: Mapping[str, TensorInfo]
-) -> list[CheckpointFinding]:
-    """Frozen and exploded tensors, measured against what the others did.
-
-    Relative changes of trained tensors spread over one or two orders of
-    magnitude; an exploded one changed 30 times the median and by more than its
-    own size, 1000 times for high.
-    """
-    of = CheckpointFinding.of
-    judged = [c for c in changes if not is_optimizer_state(c.name)]
-    moved = [c for c in judged if not c.equal and np.isfinite(c.relative)]
-    if len(moved) < MIN_CHANGED:
-        return []
-    median = float(np.median([c.relative for c in moved]))
-    found = [
-        of("exploded", Severity.HIGH if c.relative > 1000 * median else Severity.MEDIUM,
-           f"changed by {c.relative:.3g} of its own size; the median of {len(moved)} is "
-           f"{median:.3g}", c.name, relative=c.relative, median=median)
-        for c in moved if c.relative > 30 * median and c.relative > 1.0
-    ]  # fmt: skip
-    # Vectors may be buffers that never change (rotary frequencies), integers are counters.
-    frozen = [c for c in judged if c.equal and dtype_of(of_a[c.name]).floating]
-    if frozen and len(frozen) < len(moved):
-        found.extend(
-            of("frozen", _frozen_severity(c, of_a[c.name]),
-               f"the same in both, while {len(moved)} tensors changed", c.name,
-               changed=len(moved))
-            for c in frozen
-        )  # fmt: skip
-    return found
-
-
-def _frozen_severity(change: TensorChange, info: TensorInfo) -> Severity:
-    zeros = change.cosine != change.cosine
-    return Severity.LOW if zeros or len(info.shape) < 2 else Severity.MEDIUM

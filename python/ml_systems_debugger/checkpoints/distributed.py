@@ -6,9 +6,19 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from ..core import MLSystemsDebuggerError, SchemaError, UnsupportedFormatError
+from ._distributed_metadata import (
+    METADATA,
+    Chunk,
+    Item,
+    chunk_of,
+    is_sizes,
+    item_of,
+    overlap,
+    state_of,
+)
 from ._globals import judge_globals
 from ._layouts import Box, Boxes, Swapped, is_packed
 from ._names import shown
@@ -21,24 +31,7 @@ from .finding import CheckpointFinding
 
 __all__ = ["DistributedFormat"]
 
-_METADATA = "torch.distributed.checkpoint.metadata."
 MAX_METADATA = 1 << 30
-MAX_DIMENSIONS = 64
-
-
-class _Item(NamedTuple):
-    """Where one chunk of a tensor, or one other object, was written."""
-
-    name: str
-    start: tuple[int, ...] | None
-    file: str
-    offset: int
-    length: int
-
-
-class _Chunk(NamedTuple):
-    start: tuple[int, ...]
-    shape: tuple[int, ...]
 
 
 @formats.register("torch_distributed")
@@ -75,30 +68,30 @@ class DistributedFormat(CheckpointFormat):
             data = source.read(0, source.size, "the metadata")
             root, names = read_pickle(data, source.name, 0, 60 * source.size + (64 << 20))
         self.findings.extend(judge_globals(names, ".metadata"))
-        state = _state(root, "Metadata")
+        state = state_of(root, "Metadata")
         described = state.get("state_dict_metadata")
         stored = state.get("storage_data")
         if not isinstance(described, dict) or not isinstance(stored, dict):
             raise SchemaError("no state_dict_metadata or storage_data", source=".metadata")
-        items: dict[tuple[str, tuple[int, ...] | None], _Item] = {}
+        items: dict[tuple[str, tuple[int, ...] | None], Item] = {}
         for index, info in stored.items():
-            item = _item(index, info)
+            item = item_of(index, info)
             items[(item.name, item.start)] = item
         self._files(items.values())
         for name, what in described.items():
             if not isinstance(name, str) or not isinstance(what, Instance):
                 raise SchemaError("an entry that is none", source=".metadata", value=name)
-            if what.path == f"{_METADATA}TensorStorageMetadata":
-                info = self._tensor(name, _state(what, "TensorStorageMetadata"), items)
+            if what.path == f"{METADATA}TensorStorageMetadata":
+                info = self._tensor(name, state_of(what, "TensorStorageMetadata"), items)
                 if info is not None:
                     yield info
-            elif what.path == f"{_METADATA}BytesStorageMetadata":
+            elif what.path == f"{METADATA}BytesStorageMetadata":
                 yield from self._bytes(name, items.get((name, None)))
             else:
                 raise SchemaError("an entry of a kind that is not known", source=".metadata",
                                   value=what.path)  # fmt: skip
 
-    def _files(self, items: Iterable[_Item]) -> None:
+    def _files(self, items: Iterable[Item]) -> None:
         needed = {item.file for item in items}
         self._missing = {f for f in sorted(needed) if not self.folder.exists(f, ".metadata")}
         for file in sorted(self._missing):
@@ -138,15 +131,15 @@ class DistributedFormat(CheckpointFormat):
         self,
         name: str,
         state: dict[Any, Any],
-        items: dict[tuple[str, tuple[int, ...] | None], _Item],
+        items: dict[tuple[str, tuple[int, ...] | None], Item],
     ) -> TensorInfo | None:
-        properties = _state(state.get("properties"), "TensorProperties", tuple)
+        properties = state_of(state.get("properties"), "TensorProperties", tuple)
         dtype = (dtype_of(properties[0]) if properties else None) or ""
         shape, chunks = state.get("size"), state.get("chunks")
-        if dtype not in DTYPES or not _sizes(shape) or not isinstance(chunks, list):
+        if dtype not in DTYPES or not is_sizes(shape) or not isinstance(chunks, list):
             raise SchemaError(f"tensor {shown(name)}: no type, size or chunks", source=".metadata")
-        assert isinstance(shape, tuple)  # noqa: S101 - for the type checker; _sizes looked
-        parts = [_chunk(c, name, shape) for c in chunks]
+        assert isinstance(shape, tuple)  # noqa: S101 - for the type checker; is_sizes looked
+        parts = [chunk_of(c, name, shape) for c in chunks]
         if not self._covered(name, shape, parts):
             return None
         boxes, swapped = [], False
@@ -189,11 +182,11 @@ class DistributedFormat(CheckpointFormat):
             layout = Swapped(layout, item // DTYPES[dtype].lanes)
         return TensorInfo(name, dtype, shape, first.file, first.offset, nbytes, layout)
 
-    def _covered(self, name: str, shape: tuple[int, ...], parts: list[_Chunk]) -> bool:
+    def _covered(self, name: str, shape: tuple[int, ...], parts: list[Chunk]) -> bool:
         """Whether the chunks fill the tensor; gaps are found, overlaps raise."""
         ordered = sorted(parts)
         for one, other in pairwise(ordered):
-            if _overlap(one, other):
+            if overlap(one, other):
                 raise SchemaError(
                     f"tensor {shown(name)}: chunks overlap", source=".metadata",
                     value=(one.start, other.start),
@@ -210,7 +203,7 @@ class DistributedFormat(CheckpointFormat):
         )
         return False
 
-    def _place(self, item: _Item, part: _Chunk, dtype: str) -> tuple[int, bool]:
+    def _place(self, item: Item, part: Chunk, dtype: str) -> tuple[int, bool]:
         """Return where a chunk's values begin, and whether they are big-endian."""
         with self.folder.open(item.file) as source:
             archive = open_archive(source, item.file, item.offset, item.length)
@@ -234,7 +227,7 @@ class DistributedFormat(CheckpointFormat):
                 )
             return archive.place(item.name, tensor).offset, archive.swapped
 
-    def _bytes(self, name: str, item: _Item | None) -> Iterator[TensorInfo]:
+    def _bytes(self, name: str, item: Item | None) -> Iterator[TensorInfo]:
         """Yield the tensors inside an object that was saved whole, such as a scheduler's state."""
         if item is None or item.file in self._missing or item.file in self._short:
             return
@@ -252,68 +245,7 @@ class DistributedFormat(CheckpointFormat):
             self.unread.append(str(error))
 
 
-def _is_archive(source: Source, item: _Item) -> bool:
+def _is_archive(source: Source, item: Item) -> bool:
     if item.length < 4 or item.offset + item.length > source.size:
         return False
     return source.read(item.offset, 4, "an item") == b"PK\x03\x04"
-
-
-def _overlap(one: _Chunk, other: _Chunk) -> bool:
-    """Whether two chunks share a value: in every dimension the later begins before the end."""
-    if not prod(one.shape) or not prod(other.shape):
-        return False
-    return all(
-        a < b + m and b < a + n
-        for a, n, b, m in zip(one.start, one.shape, other.start, other.shape, strict=True)
-    )
-
-
-def _state(value: Any, kind: str, wanted: type = dict) -> Any:
-    """Return the state of an instance of a class of torch's checkpoint metadata."""
-    if isinstance(value, Instance) and value.path == f"{_METADATA}{kind}":
-        found = value.attributes() if wanted is dict else value.state
-        if isinstance(found, wanted):
-            return found
-    raise SchemaError(f"no {kind} where one should be", source=".metadata", value=value)
-
-
-def _sizes(value: object) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) <= MAX_DIMENSIONS
-        and all(type(n) is int and 0 <= n < 1 << 62 for n in value)
-        and prod(value) < 1 << 62
-    )
-
-
-def _chunk(value: Any, name: str, shape: tuple[int, ...]) -> _Chunk:
-    state = _state(value, "ChunkStorageMetadata")
-    start, size = state.get("offsets"), state.get("sizes")
-    fits = _sizes(start) and _sizes(size) and len(start) == len(size) == len(shape)
-    if not fits or any(a + n > m for a, n, m in zip(start, size, shape, strict=True)):
-        raise SchemaError(
-            f"tensor {shown(name)}: a chunk that does not lie in it", source=".metadata",
-            value=(start, size),
-        )  # fmt: skip
-    return _Chunk(start, size)
-
-
-def _item(index: Any, info: Any) -> _Item:
-    where = _state(index, "MetadataIndex")
-    good = isinstance(info, Instance) and info.path.endswith("filesystem._StorageInfo")
-    place = info.attributes() if good else {}
-    name, start = where.get("fqn"), where.get("offset")
-    file, offset, length = (place.get(k) for k in ("relative_path", "offset", "length"))
-    numbers = all(type(n) is int and 0 <= n < 1 << 62 for n in (offset, length))
-    if not isinstance(name, str) or not isinstance(file, str) or not numbers:
-        raise SchemaError("a storage entry that makes no sense", source=".metadata", value=place)
-    if place.get("transform_descriptors"):
-        raise UnsupportedFormatError(
-            "chunks that were compressed or transformed", source=".metadata",
-            value=place["transform_descriptors"],
-        )  # fmt: skip
-    if start is not None and not _sizes(start):
-        raise SchemaError("an offset that makes no sense", source=".metadata", value=start)
-    assert isinstance(offset, int)  # noqa: S101 - for the type checker
-    assert isinstance(length, int)  # noqa: S101
-    return _Item(name, start, file, offset, length)

@@ -77,9 +77,9 @@ class CheckpointFinding(Finding):
         tensor: str | None = None,
         **evidence: Any,
     ) -> CheckpointFinding:
-        """Build from a known code; confidence is 1, since each states what the bytes are."""
+        """Build from a code; confidence is 1, since each states what the bytes are."""
         return cls(
-            failure_mode=CODES[code][0],
+            failure_mode=CODES.get(code, (FailureMode.CORRUPT_CHECKPOINT, ""))[0],
             severity=Severity(severity),
             confidence=1.0,
             layer=tensor,

@@ -9,7 +9,7 @@ from math import prod
 
 from ._families import template
 from ._names import shown
-from .comparing import CheckpointDiff
+from .changes import CheckpointDiff
 from .finding import CheckpointFinding
 from .report import CheckpointReport
 from .table import TensorRecord

@@ -5,31 +5,30 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from .. import checkpoints
-from ..checkpoints import CheckpointReport, CheckpointStatus, Options
+from ..checkpoints import Options
 from ..checkpoints.render import render, render_diff, render_tensors
 from ..core import MissingDependencyError, MLSystemsDebuggerError, Severity
+from ._checkpoints import (
+    NEVER,
+    check_paths,
+    exit_code,
+    os_reason,
+    progress,
+    rendered,
+    report_of,
+    unreadable,
+)
 from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, write_output
 
 __all__ = ["diff", "inspect", "merge", "scan"]
 
-_NEVER = "never"
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 _FORMATS = ("text", "json", "markdown")
 _EXIT_CODES = """
@@ -72,7 +71,7 @@ def _options(*more: _Decorator) -> _Decorator:
 
 
 _FAIL_ON: _Decorator = click.option(
-    "--fail-on", type=click.Choice([*(s.value for s in Severity), _NEVER]), default="high",
+    "--fail-on", type=click.Choice([*(s.value for s in Severity), NEVER]), default="high",
     show_default=True, help="Exit 1 from this severity on; 'never' to look only.",
 )  # fmt: skip
 _WORKERS: _Decorator = click.option(
@@ -108,20 +107,20 @@ def scan(
     chosen: dict[str, Any] = {
         "include": include, "exclude": exclude, "workers": workers, "options": options
     }  # fmt: skip
-    _check_paths(paths)
+    check_paths(paths)
     if shard is not None:
         _scan_shard(paths, _shard(shard), chosen, output)
         return
     reports = []
     for path in paths:
-        with _progress(path) as tell:
+        with progress(path) as tell:
             reports.append(
-                _report(path, lambda p, t: checkpoints.scan(p, progress=t, **chosen), tell)
+                report_of(path, lambda p, t: checkpoints.scan(p, progress=t, **chosen), tell)
             )
         if reports[-1].metadata.get("interrupted"):
             break
-    write_output(_rendered(reports, output_format), output)
-    sys.exit(_exit_code(reports, fail_on))
+    write_output(rendered(reports, output_format), output)
+    sys.exit(exit_code(reports, fail_on))
 
 
 @click.command(epilog=_EXIT_CODES)
@@ -132,7 +131,7 @@ def scan(
 @_FAIL_ON
 def merge(results: tuple[str, ...], output_format: str, output: str | None, fail_on: str) -> None:
     """Put the results of `mlsd scan --shard I/N` together: the report of one whole scan."""
-    _check_paths(results)
+    check_paths(results)
     shards = []
     for path in results:
         try:
@@ -140,13 +139,13 @@ def merge(results: tuple[str, ...], output_format: str, output: str | None, fail
         except OSError as error:  # noqa: PERF203 - each has an error of its own
             raise UsageFailure(f"{path}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
-            _unreadable(f"{path}: not a shard's result: {error}")
+            unreadable(f"{path}: not a shard's result: {error}")
     try:
         report = checkpoints.merge(shards)
     except MLSystemsDebuggerError as error:
-        _unreadable(str(error))
-    write_output(_rendered([report], output_format), output)
-    sys.exit(_exit_code([report], fail_on))
+        unreadable(str(error))
+    write_output(rendered([report], output_format), output)
+    sys.exit(exit_code([report], fail_on))
 
 
 @click.command(epilog=_EXIT_CODES)
@@ -163,18 +162,20 @@ def inspect(
 ) -> None:
     """List names, types, shapes and sizes of a checkpoint's tensors without reading the data."""
     options = Options(inflate=inflate, follow_links=follow_links)
-    _check_paths(paths)
+    check_paths(paths)
     chosen: dict[str, Any] = {"include": include, "exclude": exclude, "options": options}
-    reports = [_report(path, lambda p, _: checkpoints.inspect(p, **chosen), None) for path in paths]
+    reports = [
+        report_of(path, lambda p, _: checkpoints.inspect(p, **chosen), None) for path in paths
+    ]
     if output_format == "text":
         text = "\n\n".join(
             "\n".join([render(r, "text").partition("\n\nTensors:")[0], "",
                        *render_tensors(list(r.tensors))]) for r in reports
         )  # fmt: skip
     else:
-        text = _rendered(reports, output_format)
+        text = rendered(reports, output_format)
     write_output(text, output)
-    sys.exit(_exit_code(reports, _NEVER))
+    sys.exit(exit_code(reports, NEVER))
 
 
 @click.command(epilog=_EXIT_CODES)
@@ -194,44 +195,25 @@ def diff(
     workers: int | None,
 ) -> None:
     """Say what changed from checkpoint A to checkpoint B, the most changed tensors first."""
-    _check_paths((a, b))
+    check_paths((a, b))
     try:
         result = checkpoints.diff(
             a, b, include=include, exclude=exclude, workers=workers or 2,
             options=Options(inflate=inflate, follow_links=follow_links),
         )  # fmt: skip
     except MLSystemsDebuggerError as error:
-        _unreadable(str(error))
+        unreadable(str(error))
     except OSError as error:
-        raise UsageFailure(_os_reason(a, error)) from error
+        raise UsageFailure(os_reason(a, error)) from error
     if output_format == "json":
         text = json.dumps(result.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
     else:
         text = render_diff(result, output_format)
     write_output(text, output)
     worst = result.worst_severity
-    if fail_on != _NEVER and worst is not None and worst >= fail_on:
+    if fail_on != NEVER and worst is not None and worst >= fail_on:
         sys.exit(EXIT_FINDINGS)
     sys.exit(EXIT_INCOMPLETE if result.unread else EXIT_CLEAN)
-
-
-def _check_paths(paths: Sequence[str]) -> None:
-    for path in paths:
-        try:
-            Path(path).stat()
-        except (OSError, ValueError) as error:  # noqa: PERF203 - each has an error of its own
-            raise UsageFailure(_os_reason(path, error)) from error
-
-
-def _os_reason(path: str, error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.filename or path}: {error.strerror or error}"
-    return f"{path}: {error}"
-
-
-def _unreadable(message: str) -> NoReturn:
-    click.echo(f"mlsd: {message}", err=True)
-    sys.exit(EXIT_INCOMPLETE)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -247,74 +229,13 @@ def _scan_shard(
     if len(paths) != 1:
         raise click.UsageError("--shard takes one PATH")
     try:
-        with _progress(paths[0]) as tell:
+        with progress(paths[0]) as tell:
             result = checkpoints.scan_shard(paths[0], shard, progress=tell, **chosen)
     except MissingDependencyError as error:
         raise UsageFailure(str(error)) from error
     except MLSystemsDebuggerError as error:
-        _unreadable(str(error))
+        unreadable(str(error))
     except OSError as error:
-        raise UsageFailure(_os_reason(paths[0], error)) from error
+        raise UsageFailure(os_reason(paths[0], error)) from error
     write_output(json.dumps(result, allow_nan=False), output)
     sys.exit(EXIT_INCOMPLETE if result["unread"] or result["interrupted"] else EXIT_CLEAN)
-
-
-def _report(path: str, run: Callable[[str, Any], CheckpointReport], tell: Any) -> CheckpointReport:
-    try:
-        return run(path, tell)
-    except KeyboardInterrupt:  # before or after the reading itself
-        return CheckpointReport(
-            path, unread=["interrupted before anything was read"], metadata={"interrupted": True}
-        )
-    except MissingDependencyError as error:
-        raise UsageFailure(str(error)) from error
-    except MLSystemsDebuggerError as error:
-        # Content that cannot be read is a result of its own: it is listed beside the others.
-        click.echo(f"mlsd: {error}", err=True)
-        return CheckpointReport(path, unread=[str(error)])
-    except OSError as error:
-        raise UsageFailure(_os_reason(path, error)) from error
-
-
-def _rendered(reports: Sequence[CheckpointReport], output_format: str) -> str:
-    if output_format != "json":
-        return "\n\n".join(render(r, output_format) for r in reports)
-    if len(reports) == 1:
-        return reports[0].to_json()
-    worst = max((r.status for r in reports), key=list(CheckpointStatus).index)
-    terms = {
-        "schema_version": checkpoints.report.SCHEMA_VERSION,
-        "status": worst.value,
-        "checkpoints": [{"path": r.path, "report": r.to_dict()} for r in reports],
-    }
-    return json.dumps(terms, indent=2, allow_nan=False, ensure_ascii=False)
-
-
-def _exit_code(reports: Sequence[CheckpointReport], fail_on: str) -> int:
-    # What was found in a file that changed meanwhile is of no file that is there.
-    if any(r.metadata.get("changed") for r in reports):
-        return EXIT_INCOMPLETE
-    worst = [r.worst_severity for r in reports if r.worst_severity is not None]
-    if fail_on != _NEVER and any(severity >= fail_on for severity in worst):
-        return EXIT_FINDINGS
-    if any(r.status is CheckpointStatus.INCOMPLETE for r in reports):
-        return EXIT_INCOMPLETE
-    return EXIT_CLEAN
-
-
-@contextmanager
-def _progress(path: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar with speed and time left on stderr, only on a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
-               TransferSpeedColumn(), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(checkpoints.shown(Path(path).name, 40), total=None)
-
-        def tell(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield tell

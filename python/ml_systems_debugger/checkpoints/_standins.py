@@ -1,0 +1,108 @@
+"""What stands for the objects of a pickle that is read and not run: inert, and only data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._names import shown
+
+__all__ = ["Global", "Instance", "Persistent", "plain_container", "safe_key"]
+
+
+class Global:
+    """A name that a loader would import."""
+
+    __slots__ = ("called", "module", "name")
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module = module
+        self.name = name
+        self.called = False
+
+    @property
+    def path(self) -> str:
+        """``module.name``."""
+        return f"{self.module}.{self.name}"
+
+    def __repr__(self) -> str:
+        return f"<global {shown(self.path)}>"
+
+
+class Instance:
+    """What a loader would have built: the callable, its arguments and later state."""
+
+    __slots__ = ("args", "items", "maker", "state")
+
+    def __init__(self, maker: Any, args: Any) -> None:
+        self.maker = maker
+        self.args = args
+        self.state: Any = None
+        self.items: list[Any] | dict[Any, Any] | None = None
+
+    @property
+    def path(self) -> str:
+        """Path of the callable, empty where it is none."""
+        return self.maker.path if isinstance(self.maker, Global) else ""
+
+    def attributes(self) -> dict[Any, Any]:
+        """Return the state as a dict, empty where it is none."""
+        state = self.state
+        if (
+            isinstance(state, tuple)
+            and len(state) == 2
+            and isinstance(state[0], (dict, type(None)))
+        ):
+            merged = dict(state[0] or {})
+            if isinstance(state[1], dict):
+                merged.update(state[1])
+            return merged
+        return state if isinstance(state, dict) else {}
+
+    def __repr__(self) -> str:
+        return f"<instance of {shown(self.path)}>"
+
+
+class Persistent:
+    """A reference out of the pickle, to a storage."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+
+
+_DICTS = {"collections.OrderedDict", "collections.defaultdict", "builtins.dict",
+          "__builtin__.dict", "collections.Counter"}  # fmt: skip
+_LISTS = {"builtins.list", "__builtin__.list"}
+_TUPLES = {"torch.Size", "builtins.tuple", "__builtin__.tuple"}
+_SETS = {"builtins.set", "builtins.frozenset", "__builtin__.set", "__builtin__.frozenset"}
+
+
+def safe_key(key: Any) -> Any:
+    """Return a key whose hash is cheap; nested tuples could overflow the C stack."""
+    if isinstance(key, (str, bytes, bool, type(None), float, Instance, Global, Persistent)):
+        return key
+    if isinstance(key, int):
+        return key if -(1 << 63) <= key < (1 << 64) else f"<integer of {key.bit_length()} bits>"
+    if isinstance(key, tuple) and len(key) <= 16 and all(
+        isinstance(k, (str, bytes, int, float, type(None))) for k in key
+    ):  # fmt: skip
+        return key
+    return Instance(None, key)
+
+
+def plain_container(path: str, args: Any) -> Any:
+    """Return the container that a well-known builder makes, or None."""
+    if not isinstance(args, tuple):
+        return None
+    if path in _DICTS:
+        if len(args) == 1 and isinstance(args[0], (list, tuple)):
+            pairs = args[0]
+            if all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
+                return {safe_key(k): v for k, v in pairs}
+        return {}
+    for paths, kind in ((_LISTS, list), (_TUPLES, tuple), (_SETS, list)):
+        if path in paths and len(args) <= 1:
+            inner = args[0] if args else ()
+            return kind(inner) if isinstance(inner, (list, tuple)) else None
+    return None
