@@ -115,6 +115,21 @@ def test_an_effect_does_not_come_before_its_cause() -> None:
     assert len({h.story for h in causes}) == 2
 
 
+def test_one_that_comes_again_is_one_story() -> None:
+    run = results(found("loss_spike", 1_000, end_step=1_003), found("loss_spike", 90_000))
+    assert len({h.story for h in ENGINE.attribute(run)}) == 1
+
+
+def test_a_plateau_from_the_start_is_explained_by_what_happens_early_in_it() -> None:
+    nan = found("nan_detected", 12, evidence={"last_bad_step": 40_000, "growth_before": 1e9})
+    stuck = found("loss_plateau", 0, evidence={"rule": "accuracy_at_start"})
+    causes = ENGINE.attribute(results(stuck, nan))
+    assert {h.story for h in causes} == {"nan detected (step 12), then loss plateau (step 0)"}
+    assert causes[0].cause is RootCause.LEARNING_RATE_TOO_HIGH
+    late = found("nan_detected", 30_000, evidence={"last_bad_step": 40_000})
+    assert len({h.story for h in ENGINE.attribute(results(stuck, late))}) == 2
+
+
 def test_uncertain_onsets_may_overlap() -> None:
     run = results(
         found("exploding_gradients", 105, evidence={"onset_low": 95, "onset_high": 105}),

@@ -35,7 +35,9 @@ LEADS_TO: Mapping[str, frozenset[str]] = _edges({
         _M.NAN_DETECTED, _M.INF_DETECTED, _M.EXPLODING_GRADIENTS, _M.DEAD_UNITS, _M.LOSS_PLATEAU,
         _M.VANISHING_GRADIENTS, _M.MIXED_PRECISION_INSTABILITY,
     ),
-    _M.INF_DETECTED: (_M.NAN_DETECTED, _M.MIXED_PRECISION_INSTABILITY),
+    _M.INF_DETECTED: (
+        _M.NAN_DETECTED, _M.MIXED_PRECISION_INSTABILITY, _M.LOSS_PLATEAU,
+    ),
     _M.NAN_DETECTED: (_M.INF_DETECTED, _M.LOSS_PLATEAU, _M.FROZEN_PARAMETERS),
     _M.MIXED_PRECISION_INSTABILITY: (
         _M.NAN_DETECTED, _M.INF_DETECTED, _M.LOSS_PLATEAU, _M.FROZEN_PARAMETERS,
@@ -78,6 +80,8 @@ SPECIAL_CASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             RootCause.LEARNING_RATE_SCHEDULE_FAULT.value,
             RootCause.OPTIMIZER_STATE_LOST.value,
         ),
+        # What runs away overflows in the end, in any number format.
+        RootCause.NUMERICAL_OVERFLOW.value: (RootCause.LEARNING_RATE_TOO_HIGH.value,),
     }
 )
 """general cause -> special ones: where one of these holds, the general one is explained away."""

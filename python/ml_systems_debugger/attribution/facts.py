@@ -31,13 +31,13 @@ def story_facts(story: Story) -> dict[str, Any]:
     """Return what the findings of one story know together.
 
     ``story.<key>``: that evidence of the earliest finding that has it;
-    ``story.first``: the mode that it began with; ``story.modes``: all of them;
+    ``story.first``: the mode that it began with; ``story.has.<mode>``: True for all of them;
     ``try.learning_rate``, ``try.clip_norm``, ``try.resume_before``: values to
     try, where the evidence gives them.
     """
     facts: dict[str, Any] = {
         "story.first": word(story.findings[0].failure_mode),
-        "story.modes": frozenset(word(f.failure_mode) for f in story.findings),
+        **{f"story.has.{word(f.failure_mode)}": True for f in story.findings},
         "story.told": story.told(),
     }
     for finding in story.findings:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from ..core import DetectionResult, Finding, to_jsonable, word
+from ..core import DetectionResult, FailureMode, Finding, to_jsonable, word
 
 __all__ = ["Story", "all_findings", "onset_interval", "stories_of", "timeline"]
 
@@ -16,6 +16,11 @@ _PER_MODE = 20  # findings of one mode that are judged: a thousand alike say no 
 _EARLIEST = 12  # of those; the rest are the worst
 _PATIENCE = 100  # steps after its end in which a finding can still bring another about
 _PATIENCE_SHARE = 0.05  # the same as a share of the run so far, since steps may be logged rarely
+
+# A state that lasts rather than an event: what happens early in it explains the rest of it, also
+# where it seems to begin a little before, for example with the first of a few evaluations.
+_STATES = frozenset({FailureMode.LOSS_PLATEAU.value})
+_EARLY_SHARE = 0.05  # of what is known of the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,8 @@ class Story:
 def all_findings(detections: Sequence[DetectionResult], edges: Edges) -> list[Finding]:
     """Return the findings of all that fired, in causal order, whatever the order given."""
     found = [finding for result in detections if result.detected for finding in result.findings]
-    reach = {mode: len(_reached(mode, edges)) for mode in edges}
-    found.sort(key=lambda finding: _order(finding, reach))
+    early = _early(found)
+    found.sort(key=lambda finding: _order(finding, edges, early))
     by_mode: dict[str, list[Finding]] = {}
     for finding in found:
         by_mode.setdefault(word(finding.failure_mode), []).append(finding)
@@ -68,6 +73,7 @@ def stories_of(findings: Sequence[Finding], edges: Edges) -> tuple[Story, ...]:
     edges : mapping from mode to modes
     """
     root = list(range(len(findings)))
+    early = _early(findings)
     depth = [0] * len(findings)
 
     def find(at: int) -> int:
@@ -78,12 +84,13 @@ def stories_of(findings: Sequence[Finding], edges: Edges) -> tuple[Story, ...]:
 
     for late, effect in enumerate(findings):
         explained: list[int] = []
-        for early, cause in enumerate(findings[:late]):
+        for before, cause in enumerate(findings[:late]):
+            # One that comes again is one story, however late: it has one cause more often than not.
             same = word(cause.failure_mode) == word(effect.failure_mode)
             leads = word(effect.failure_mode) in edges.get(word(cause.failure_mode), frozenset())
-            if (same or leads) and _touch(cause, effect):
-                root[max(find(early), find(late))] = min(find(early), find(late))
-                explained.append(depth[early] + (not same))
+            if same or (leads and _touch(cause, effect, early)):
+                root[max(find(before), find(late))] = min(find(before), find(late))
+                explained.append(depth[before] + (not same))
         depth[late] = min(explained, default=0)
     parts: dict[int, list[int]] = {}
     for at in range(len(findings)):
@@ -127,38 +134,47 @@ def _is_step(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _reached(mode: str, edges: Edges) -> frozenset[str]:
-    return edges.get(mode, frozenset())
+def _early(findings: Sequence[Finding]) -> int:
+    """Return how many steps of what is known of the run count as its beginning."""
+    known = (
+        step
+        for finding in findings
+        for step in (
+            finding.onset_step, finding.end_step, finding.evidence.get("last_bad_step"),
+            finding.evidence.get("persistence_steps"),
+        )
+        if _is_step(step)
+    )  # fmt: skip
+    return int(_EARLY_SHARE * max(known, default=0))
 
 
-def _order(finding: Finding, reach: Mapping[str, int]) -> tuple[Any, ...]:
+def _order(finding: Finding, edges: Edges, early: int) -> tuple[Any, ...]:
     """Earliest step first; at one step what has more effects, then layer, then replica."""
     onset, mode = finding.onset_step, word(finding.failure_mode)
+    begun = None if onset is None else onset + (early if mode in _STATES else 0)
     return (
-        onset is not None, onset or 0, -reach.get(mode, 0), mode, finding.layer or "",
-        str(finding.replica_id), finding.finding_id, -finding.severity.rank, -finding.confidence,
-        finding.message, repr(to_jsonable(finding.evidence)),
+        begun is not None, begun or 0, -len(edges.get(mode, ())), mode, onset or 0,
+        finding.layer or "", str(finding.replica_id), finding.finding_id, -finding.severity.rank,
+        -finding.confidence, finding.message, repr(to_jsonable(finding.evidence)),
     )  # fmt: skip
 
 
-def _touch(cause: Finding, effect: Finding) -> bool:
+def _touch(cause: Finding, effect: Finding, early: int) -> bool:
     """Return whether `effect` came at a place and time at which `cause` can have made it."""
-    if None not in (cause.replica_id, effect.replica_id) and cause.replica_id != effect.replica_id:
+    replicas = (cause.replica_id, effect.replica_id)
+    if None not in replicas and replicas[0] != replicas[1]:
         # What began on one replica reaches the others through the averaging, all at once: such
-        # an effect is found on the whole, or it is of the same kind.
-        return cause.failure_mode == effect.failure_mode and _in_time(cause, effect)
-    return _in_time(cause, effect)
-
-
-def _in_time(cause: Finding, effect: Finding) -> bool:
-    early, late = onset_interval(cause), onset_interval(effect)
-    if early is None or late is None:
+        # an effect is found on the whole.
+        return False
+    first, late = onset_interval(cause), onset_interval(effect)
+    if first is None or late is None:
         return True
-    if early[0] > late[1]:
+    latest = late[1] + (early if word(effect.failure_mode) in _STATES else 0)
+    if first[0] > latest:
         return False
     if cause.end_step is None:
         return True
-    length = cause.end_step - early[0]
+    length = cause.end_step - first[0]
     wait = max(_PATIENCE, length, int(_PATIENCE_SHARE * late[0]))
     return late[0] - cause.end_step <= wait
 

@@ -14,6 +14,10 @@ _M = FailureMode
 _C = RootCause
 
 
+def _beside(mode: FailureMode, says: str) -> Condition:
+    return Condition(f"story.has.{mode.value}", "==", True, says)
+
+
 def _before(mode: FailureMode, says: str) -> Condition:
     return Condition(f"lead.{mode.value}", ">=", 0, says)
 
@@ -28,6 +32,8 @@ _JUMPED = Condition(
 )
 _STEADY = Condition("story.lr_is_constant", "==", True, "the learning rate did not change")
 _RESTARTED = Condition("story.after_restart", "==", True, "it began right after a restart")
+_GREW = Condition("growth_before", ">=", 4.0, "values had grown {growth_before}-fold just before")
+_SCALED = Condition("loss_scaling", "==", True, "the loss is scaled, as in float16 training")
 _CLIPPED = Condition("context.gradient_clipping", "present", says="gradients are clipped")
 _TOLD = "In order: {story.told}."
 
@@ -51,7 +57,7 @@ def _rule(
 
 
 def _ran_away() -> list[AttributionRule]:
-    """NaN or infinities at the end of an explosion or a divergence."""
+    """NaN or infinities at the end of an explosion, a divergence or growth that nobody else saw."""
     made = []
     for code, mode in (("STO01", _M.NAN_DETECTED), ("STO02", _M.INF_DETECTED)):
         for part, before in (("1", _EXPLODED), ("2", _DIVERGED)):
@@ -72,6 +78,27 @@ def _ran_away() -> list[AttributionRule]:
                 "before it.",
                 source="Loshchilov and Hutter, SGDR, ICLR 2017",
             ))  # fmt: skip
+        made.append(AttributionRule(
+            f"{code}3", mode, _C.LEARNING_RATE_TOO_HIGH, 0.6,
+            "The learning rate is too high: values had grown {growth_before}-fold before they left "
+            "the range of numbers at step {onset_step}.", (_GREW,),
+            lowers=((_SCALED, 0.3), (_RESTARTED, 0.3)),
+            remediation=(
+                "Restart with a tenth of the learning rate, from before step {onset_step}.",
+            ),
+            source="Goodfellow, Bengio, Courville, Deep Learning, 2016, section 8.2.4",
+        ))  # fmt: skip
+        made.append(AttributionRule(
+            f"{code}4", mode, _C.LEARNING_RATE_TOO_HIGH, 0.35,
+            "The learning rate is too high: the first few updates were enough to leave the range "
+            "of numbers at step {onset_step}.",
+            (Condition("onset_step", "<=", 10, "it began within the first ten steps"),
+             Condition("from_the_start", "==", False, "the model was sound before its first "
+                                                      "updates")),
+            lowers=((_SCALED, 0.3),),
+            remediation=("Start again with a tenth of the learning rate and a warm-up.",),
+            source="Goodfellow, Bengio, Courville, Deep Learning, 2016, section 11.4.1",
+        ))  # fmt: skip
     return made
 
 
@@ -128,24 +155,25 @@ STORY_RULES: tuple[AttributionRule, ...] = (
           (_before(_M.PARTIAL_WORKER_FAILURE, "a worker failed first"),)),
     _rule("STO081", _M.LOSS_PLATEAU, _C.DEAD_ACTIVATIONS, 0.5,
           "Units died, and nothing is learnt since.",
-          (_before(_M.DEAD_UNITS, "units died first"),)),
+          (_beside(_M.DEAD_UNITS, "units died"),)),
     _rule("STO082", _M.LOSS_PLATEAU, _C.SATURATING_ACTIVATIONS, 0.45,
           "Gradients vanished, and nothing is learnt since.",
-          (_before(_M.VANISHING_GRADIENTS, "gradients vanished first"),),
+          (_beside(_M.VANISHING_GRADIENTS, "gradients vanished"),),
           source="Glorot and Bengio, AISTATS 2010"),
     _rule("STO083", _M.LOSS_PLATEAU, _C.PARAMETERS_NOT_UPDATED, 0.6,
           "Parameters stand still, and so does the loss.",
-          (_before(_M.FROZEN_PARAMETERS, "parameters froze first"),),
+          (_beside(_M.FROZEN_PARAMETERS, "parameters froze"),),
           source="TrainCheck, OSDI 2025: a step must change the parameters"),
     _rule("STO084", _M.LOSS_PLATEAU, _C.LOW_PRECISION_UPDATE_LOSS, 0.5,
           "Updates round to nothing, and the loss stands still.",
-          (_before(_M.PRECISION_LOSS, "updates were lost to rounding first"),)),
+          (_beside(_M.PRECISION_LOSS, "updates were lost to rounding"),)),
     _rule("STO085", _M.LOSS_PLATEAU, _C.LOSS_SCALE_EXHAUSTED, 0.5,
           "Steps were skipped or lost to the loss scale, and nothing is learnt since.",
-          (_before(_M.MIXED_PRECISION_INSTABILITY, "the loss scale failed first"),),
+          (_beside(_M.MIXED_PRECISION_INSTABILITY, "the loss scale failed"),),
           source="Micikevicius et al., Mixed Precision Training, ICLR 2018"),
     _rule("STO086", _M.LOSS_PLATEAU, _C.LEARNING_RATE_TOO_HIGH, 0.4,
-          "Training ran away first; the plateau is what it left behind.", (_DIVERGED,)),
+          "Training ran away first; the plateau is what it left behind.",
+          (_beside(_M.DIVERGENT_TRAINING, "the loss diverged"),)),
     _rule("STO091", _M.LOSS_SPIKE, _C.DATA_DISTRIBUTION_CHANGE, 0.5,
           "The data changed, and the loss rose with it.",
           (_before(_M.DISTRIBUTION_DRIFT, "the data drifted first"),)),

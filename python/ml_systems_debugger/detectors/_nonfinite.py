@@ -197,9 +197,8 @@ class NonFiniteDetector(BaseDetector):
         known = ring[np.isfinite(ring)]
         evidence: dict[str, Any] = {"series": str(key), "quantity": key.name, "count": 0, **inside}
         if len(known):
-            middle = float(np.median(np.abs(known)))
             evidence["last_finite"] = float(known[-1])
-            evidence["growth_before"] = float(abs(known[-1]) / middle) if middle > 0 else 1.0
+            evidence["growth_before"] = _growth(np.abs(known))
         evidence["from_the_start"] = not len(known) and not inside
         return Finding(
             self.failure_mode, Severity.MEDIUM, 0.99, step, None, key.layer, key.replica_id,
@@ -313,6 +312,13 @@ def _first_marked(findings: list[Finding]) -> list[Finding]:
                              "began_at": first.onset_step})
         for f in findings
     ]  # fmt: skip
+
+
+def _growth(sizes: npt.NDArray[np.float64]) -> float:
+    """Return by what factor the largest of the later half exceeds the middle of the earlier."""
+    half = (len(sizes) + 1) // 2
+    before, after = float(np.median(sizes[:half])), float(np.max(sizes[half:], initial=0.0))
+    return max(after, float(sizes[-1])) / before if before > 0 else 1.0
 
 
 def _runs(

@@ -49,7 +49,7 @@ class NaNDetectionDetector(NonFiniteDetector):
     Evidence
     --------
     ``series``, ``quantity``, ``count``, ``last_bad_step``, ``last_finite``,
-    ``growth_before`` (last finite value over the median of the last 8),
+    ``growth_before`` (largest of the last 4 finite values over the median of the 4 before),
     ``from_the_start``, ``goes_on``, ``recovered``, ``loss_scaling``,
     ``checked``, ``began_in`` and ``began_at`` (the earliest finding); of
     arrays ``elements``, ``bad_elements``, ``first_flat_index``, ``first_index``,
