@@ -316,7 +316,7 @@ def _first_marked(findings: list[Finding]) -> list[Finding]:
 
 def _growth(sizes: npt.NDArray[np.float64]) -> float:
     """Return by what factor the largest of the later half exceeds the middle of the earlier."""
-    half = (len(sizes) + 1) // 2
+    half = max(1, len(sizes) // 2)
     before, after = float(np.median(sizes[:half])), float(np.max(sizes[half:], initial=0.0))
     return max(after, float(sizes[-1])) / before if before > 0 else 1.0
 
