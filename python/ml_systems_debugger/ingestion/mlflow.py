@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..core import BaseIngestor, SchemaError, SignalSet, UnsupportedFormatError, ingestors
+from ..core import (
+    BaseIngestor,
+    IngestionError,
+    SchemaError,
+    SignalSet,
+    UnsupportedFormatError,
+    ingestors,
+)
 from ._assemble import assemble
 from ._table import Column, Table, counted
 
@@ -69,14 +76,19 @@ class MLflowIngestor(BaseIngestor):
         if path.is_dir():
             return is_run_folder(path)
         try:
-            with path.open("rb") as file:
-                return self.sniff(file.read(1 << 16), path.name) > 0
-        except OSError:
+            with _opened(path) as base:
+                return _has_metrics(base)
+        except (OSError, IngestionError, sqlite3.Error):
             return False
 
     def sniff(self, head: bytes, name: str) -> float:  # noqa: ARG002 - content decides
-        """Return 1 for an SQLite file whose schema speaks of MLflow's metrics."""
-        return 1.0 if head.startswith(_MAGIC) and b"latest_metrics" in head else 0.0
+        """Return 1 for an SQLite file whose head speaks of MLflow's metrics, 0.1 for any other.
+
+        The schema may begin anywhere in the file: `validate_schema` looks at it.
+        """
+        if not head.startswith(_MAGIC):
+            return 0.0
+        return 1.0 if b"latest_metrics" in head else 0.1
 
 
 def is_run_folder(path: Path) -> bool:
@@ -88,12 +100,28 @@ def _restored(value: float) -> float:
     return float(np.copysign(np.inf, value)) if abs(value) >= _LARGEST else value
 
 
-def _from_database(path: Path) -> Iterator[Point]:
+def _opened(path: Path) -> closing[sqlite3.Connection]:
+    """Open a database for reading only."""
     with path.open("rb") as file:  # so that a missing file is an OSError with its name
         if not file.read(len(_MAGIC)).startswith(_MAGIC):
             raise UnsupportedFormatError("no SQLite database", source=str(path))
+    return closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True))
+
+
+def _has_metrics(base: sqlite3.Connection) -> bool:
+    found = base.execute(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('metrics', 'runs')"
+    )
+    return bool(found.fetchone()[0] == 2)
+
+
+def _from_database(path: Path) -> Iterator[Point]:
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as base:
+        with _opened(path) as base:
+            if not _has_metrics(base):
+                raise UnsupportedFormatError(
+                    "an SQLite database without the metrics of MLflow", source=str(path)
+                )
             names = dict(base.execute("SELECT run_uuid, name FROM runs"))
             taken = list(names.values())
             # Two runs may bear one name: then their identifiers tell them apart.
@@ -102,6 +130,8 @@ def _from_database(path: Path) -> Iterator[Point]:
                 number = np.nan if is_nan else _restored(float(value))
                 name = shown.get(run, run) if len(names) > 1 else ""
                 yield name, key, number, float(time), int(step)
+    except IngestionError:
+        raise
     except (sqlite3.Error, ValueError, TypeError) as error:
         raise SchemaError(f"no readable table of metrics: {error}", source=str(path)) from error
 
