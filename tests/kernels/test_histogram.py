@@ -1,6 +1,7 @@
 """Counts against NumPy bin for bin, on every target."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -163,3 +164,22 @@ def test_wrong_arguments_are_named():
         histogram(np.zeros(3), [1.0])
     with pytest.raises(ConfigurationError, match="bins is at least 1"):
         quantile_cuts([1.0], 0)
+
+
+def test_raw_bytes_with_the_name_of_their_type():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    x = np.random.default_rng(0).standard_normal(500).astype(ml_dtypes.bfloat16)
+    raw = x.view(np.uint8)
+    found = histogram(raw, 8, dtype="bfloat16")
+    np.testing.assert_array_equal(found.counts, np.histogram(x.astype(np.float64), 8)[0])
+    np.testing.assert_array_equal(
+        bin_counts(raw, [0.0], dtype="bfloat16"), bin_counts(x.astype(np.float32), [0.0])
+    )
+
+
+def test_many_threads_count_at_once():
+    x = np.random.default_rng(0).standard_normal(400_000).astype(np.float32)
+    wanted = np.histogram(x, 40, (-2, 2))[0]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: histogram(x, 40, (-2, 2)).counts, range(16)):
+            np.testing.assert_array_equal(found, wanted)
