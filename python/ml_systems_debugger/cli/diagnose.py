@@ -22,6 +22,7 @@ from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, w
 __all__ = ["diagnose"]
 
 _NEVER = "never"
+_JUDGED = (Status.HEALTHY, Status.FAILURES)
 
 
 @click.command()
@@ -98,7 +99,7 @@ def _runs(paths: Sequence[str]) -> list[str]:
 
 def _report(debugger: MLSystemsDebugger, run: str) -> DebugReport:
     try:
-        return debugger.debug(sys.stdin.buffer if run == "-" else run)
+        report = debugger.debug(sys.stdin.buffer if run == "-" else run)
     except IngestionError as error:
         # Unreadable content is a result of its own: it is listed beside the other runs.
         click.echo(f"mlsd: {error}", err=True)
@@ -111,6 +112,9 @@ def _report(debugger: MLSystemsDebugger, run: str) -> DebugReport:
         )
     except OSError as error:
         raise UsageFailure(_reason(run, error)) from error
+    if report.status not in _JUDGED:
+        click.echo(f"mlsd: {run}: {report.summary}", err=True)
+    return report
 
 
 def _reason(path: object, error: Exception) -> str:
@@ -137,8 +141,7 @@ def _exit_code(reports: Sequence[DebugReport], fail_on: str) -> int:
     worst = [r.worst_severity for r in reports if r.worst_severity is not None]
     if fail_on != _NEVER and any(severity >= fail_on for severity in worst):
         return EXIT_FINDINGS
-    judged = (Status.HEALTHY, Status.FAILURES)
-    if any(r.status not in judged or r.unread or r.failed_checks for r in reports):
+    if any(r.status not in _JUDGED or r.unread or r.failed_checks for r in reports):
         return EXIT_INCOMPLETE
     return EXIT_CLEAN
 

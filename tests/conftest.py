@@ -1,0 +1,23 @@
+"""What all tests share: real runs recorded by others, and how hypothesis behaves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# No deadlines: machines are shared. In CI the examples are the same every time.
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(scope="session")
+def real_runs() -> Path:
+    """The folder of real runs beside the repository; the test is skipped where it is absent."""
+    folder = Path(__file__).parents[1].parent / "shared" / "real-runs"
+    if not folder.is_dir():
+        pytest.skip(f"no real runs at {folder}")
+    return folder
