@@ -69,7 +69,13 @@ class BaseDetector(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
-            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+            words = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
+            cls.name = re.sub(words, "_", cls.__name__).lower()
+        given: object = cls.required_signals
+        if isinstance(given, str):
+            raise RegistryError(
+                f"{cls.__qualname__}.required_signals is a tuple of names, got the text {given!r}"
+            )
         fold = [cls.update is not BaseDetector.update, cls.conclude is not BaseDetector.conclude]
         own_detect = cls.detect is not BaseDetector.detect
         if not inspect.isabstract(cls) and not own_detect and any(fold) and not all(fold):

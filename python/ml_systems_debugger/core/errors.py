@@ -80,8 +80,10 @@ class IngestionError(MLSystemsDebuggerError, ValueError):
         text = f"{', '.join(place)}: {self.reason}" if place else self.reason
         if self.value is None:
             return text
-        shown = repr(self.value)
-        return f"{text} (got {shown if len(shown) <= 80 else shown[:77] + '...'})"
+        value = self.value
+        long = isinstance(value, (str, bytes)) and len(value) > 80
+        shown = repr(value[:80]) if long else repr(value)  # type: ignore[index]
+        return f"{text} (got {shown if not long and len(shown) <= 80 else shown[:77] + '...'})"
 
 
 class SchemaError(IngestionError):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
-from .frozen import FrozenDict, freeze, from_json_number, to_jsonable
-from .signal import ReplicaId
+from .frozen import FrozenDict, freeze_evidence, numbers_back, to_jsonable
+from .signal import ReplicaId, plain_replica, whole_number
 from .vocabulary import FailureModeLike, Severity, failure_mode, word
 
 __all__ = ["Event", "EventKind", "Finding"]
@@ -53,8 +53,9 @@ class Finding:
     def __post_init__(self) -> None:
         object.__setattr__(self, "failure_mode", failure_mode(self.failure_mode))
         object.__setattr__(self, "severity", Severity(self.severity))
-        object.__setattr__(self, "evidence", freeze(self.evidence))
+        object.__setattr__(self, "evidence", freeze_evidence(self.evidence))
         object.__setattr__(self, "confidence", checked_confidence(self.confidence))
+        settle_place(self)
 
     def __hash__(self) -> int:
         return hash((word(self.failure_mode), self.finding_id, self.onset_step, self.layer))
@@ -77,13 +78,14 @@ def checked_confidence(value: float) -> float:
     return number
 
 
-def numbers_back(value: Any) -> Any:
-    """Undo `to_jsonable` inside containers: the three non-finite words become floats."""
-    if isinstance(value, Mapping):
-        return {k: numbers_back(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return tuple(numbers_back(v) for v in value)
-    return from_json_number(value)
+def settle_place(what: Any) -> None:
+    """Make steps and replica of a finding or a result plain: NumPy ints become int."""
+    for name in ("onset_step", "end_step"):
+        step = getattr(what, name)
+        if step is not None and type(step) is not int:
+            object.__setattr__(what, name, whole_number(name, step))
+    if what.replica_id is not None:
+        object.__setattr__(what, "replica_id", plain_replica(what.replica_id))
 
 
 class EventKind(str, Enum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from bisect import insort
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ._pack import pack, unpack
-from .finding import Event, EventKind, Finding, numbers_back
-from .frozen import to_jsonable
+from .finding import Event, EventKind, Finding
+from .frozen import freeze, numbers_back, to_jsonable
 from .series import Series, SeriesKey, SeriesKind
 from .signal_set import SignalSet
 
 __all__ = ["Column", "DetectorState", "FoldState", "HistoryState"]
 
 MAX_FINDINGS = 1000
-"""Findings kept per detector; further ones are counted, not kept."""
+"""Findings kept per detector, the first by step and id; further ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class FoldState:
         self.memory: dict[str, Any] = {}
         self.findings: dict[str, Finding] = {}
         self.dropped_findings = 0
+        self._opened = 0
+        self._fresh: list[tuple[int, str]] = []  # opened since the last events were taken
         self._schema = dict(columns)
         self._arrays = {name: _filled(0, column) for name, column in columns.items()}
         self._rows: dict[SeriesKey, int] = {}
@@ -89,9 +92,18 @@ class FoldState:
         """Add a finding decided at `step`; False where only its count is kept."""
         if finding.finding_id in self.findings:
             raise ValueError(f"finding {finding.finding_id!r} is open already")
-        if len(self.findings) >= MAX_FINDINGS:
+        if self._opened >= MAX_FINDINGS:
             self.dropped_findings += 1
-            return False
+            # Series come one by one within a chunk, steps one by one between chunks. The
+            # first by step are kept either way, or the result would depend on the cut.
+            if not self._fresh or self._fresh[-1] <= (step, finding.finding_id):
+                return False
+            _, last = self._fresh.pop()
+            self.findings.pop(last, None)
+            self._events = [e for e in self._events if e.finding.finding_id != last]
+        else:
+            self._opened += 1
+        insort(self._fresh, (step, finding.finding_id))
         self.findings[finding.finding_id] = finding
         self._events.append(Event(EventKind.OPEN, step, finding))
         return True
@@ -120,6 +132,7 @@ class FoldState:
         """Return the events since the last call, ordered by step."""
         events = tuple(sorted(self._events, key=Event.sort_key))
         self._events.clear()
+        self._fresh.clear()
         return events
 
     def snapshot(self) -> FoldState:
@@ -134,6 +147,7 @@ class FoldState:
             "memory": to_jsonable(self.memory),
             "findings": [f.to_dict() for f in self.findings.values()],
             "dropped_findings": self.dropped_findings,
+            "opened": self._opened,
             "keys": [key.to_list() for key in self._rows],
         }
         return pack(header, {n: a[: len(self._rows)] for n, a in self._arrays.items()})
@@ -153,17 +167,25 @@ class FoldState:
                 f"this is a state of {theirs[0]} version {theirs[1]}, "
                 f"not of {self.detector} version {self.version}"
             )
+        try:
+            keys = [SeriesKey.from_list(key) for key in header["keys"]]
+            memory = dict(numbers_back(header["memory"]))
+            findings = [Finding.from_dict(found) for found in header["findings"]]
+            dropped, opened = int(header["dropped_findings"]), int(header["opened"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"saved state of {self.detector} is damaged: {error!r}") from error
         for name, column in self._schema.items():
             found = arrays.get(name)
-            shape = (len(header["keys"]), *column.shape)
+            shape = (len(keys), *column.shape)
             if found is None or found.shape != shape or found.dtype != np.dtype(column.dtype):
                 raise ValueError(f"saved state of {self.detector}: column {name!r} does not fit")
-        self._arrays = arrays
-        self._rows = {SeriesKey.from_list(k): i for i, k in enumerate(header["keys"])}
-        self.memory = dict(numbers_back(header["memory"]))
-        found_findings = [Finding.from_dict(f) for f in header["findings"]]
-        self.findings = {f.finding_id: f for f in found_findings}
-        self.dropped_findings = int(header["dropped_findings"])
+        # All of it was understood: nothing is half restored.
+        self._arrays = {name: arrays[name] for name in self._schema}
+        self._rows = {key: row for row, key in enumerate(keys)}
+        self.memory = memory
+        self.findings = {f.finding_id: f for f in findings}
+        self.dropped_findings, self._opened = dropped, opened
+        self._events, self._fresh = [], []
 
 
 class HistoryState:
@@ -205,25 +227,41 @@ class HistoryState:
         for at, one in enumerate(self.history.series):
             if one.kind not in (SeriesKind.SCALAR, SeriesKind.DIGEST):
                 raise TypeError(f"{one.key}: a history of {one.kind.value} values is not saved")
-            keys.append([*one.key.to_list(), one.source_name])
+            keys.append([*one.key.to_list(), one.source_name, to_jsonable(one.metadata)])
             arrays[f"steps{at}"], arrays[f"values{at}"] = one.steps, one.values
             if one.timestamps is not None:
                 arrays[f"times{at}"] = one.timestamps
-        return pack({"detector": self.detector, "keys": keys}, arrays)
+        header = {
+            "detector": self.detector,
+            "keys": keys,
+            "metadata": to_jsonable(self.history.metadata),
+            "unread": list(self.history.unread),
+        }
+        return pack(header, arrays)
 
     def restore(self, data: bytes) -> None:
-        """Take the content of `to_bytes` into this freshly made state."""
+        """Take the content of `to_bytes` into this freshly made state.
+
+        Raises
+        ------
+        ValueError
+            If `data` is damaged or of another detector.
+        """
         header, arrays = unpack(data)
         if header.get("detector") != self.detector:
             raise ValueError(f"this is a state of {header.get('detector')}, not of {self.detector}")
-        series = [
-            Series(
-                SeriesKey.from_list(key[:7]), arrays[f"steps{at}"], arrays[f"values{at}"],
-                arrays.get(f"times{at}"), key[7],
-            )
-            for at, key in enumerate(header["keys"])
-        ]  # fmt: skip
-        self._chunks = [SignalSet(series)]
+        try:
+            series = [
+                Series(
+                    SeriesKey.from_list(key[:7]), arrays[f"steps{at}"], arrays[f"values{at}"],
+                    arrays.get(f"times{at}"), key[7], freeze(numbers_back(key[8])),
+                )
+                for at, key in enumerate(header["keys"])
+            ]  # fmt: skip
+            metadata, unread = numbers_back(header["metadata"]), header["unread"]
+            self._chunks = [SignalSet(series, metadata, unread)]
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise ValueError(f"saved state of {self.detector} is damaged: {error!r}") from error
 
 
 DetectorState = FoldState | HistoryState

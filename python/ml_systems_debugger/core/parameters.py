@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import SupportsFloat
 
 from .errors import ConfigurationError
@@ -18,7 +19,11 @@ def check_range(
     With `open_low` the lower end itself is refused too.
     """
     try:
+        if isinstance(value, (str, bytes)):  # float() would take them, later arithmetic not
+            raise TypeError
         number = float(value)
+    except OverflowError:  # an int beyond the largest float
+        number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
     except (TypeError, ValueError):
         raise ConfigurationError(f"{name} is a number, got {value!r}") from None
     outside = number <= low if open_low else number < low
@@ -42,5 +47,7 @@ def check_fraction(**values: SupportsFloat) -> None:
 def check_count(minimum: int = 1, **values: int) -> None:
     """Raise `ConfigurationError` unless every value is an int of at least `minimum`."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        given: object = value  # a caller without types may pass anything
+        whole = isinstance(given, Integral) and not isinstance(given, bool)
+        if not whole or value < minimum:
             raise ConfigurationError(f"{name} is an int of at least {minimum}, got {value!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -48,46 +49,52 @@ class Registry(Generic[T]):
         def add(cls: type[T]) -> type[T]:
             with self._lock:
                 self._claim(name, cls)
-                cls.name = name  # type: ignore[attr-defined]  # one name everywhere
             return cls
 
         return add
 
     def _claim(self, name: str, cls: type[T]) -> None:
+        if not isinstance(cls, type):
+            raise RegistryError(f"{self.what} {name!r} is a class, got {cls!r}")
         other = self._classes.get(name)
         if other is not None and _path(other) != _path(cls):
             raise RegistryError(
                 f"{self.what} {name!r} is claimed by both {_path(other)} and {_path(cls)}"
             )
+        point = self._points.get(name)
+        if point is not None and not _leads_to(point, cls):
+            raise RegistryError(
+                f"{self.what} {name!r} is claimed by both {point.value} and {_path(cls)}"
+            )
+        cls.name = name  # type: ignore[attr-defined]  # one name everywhere
         self._classes[name] = cls
 
     def _load(self) -> None:
+        if self._loaded:
+            return
+        # Outside the lock: an import holds the lock of its module and asks for ours when a
+        # class registers itself, so asking in the other order here could wait for ever.
+        import_module(self.package)
         with self._lock:
-            if self._loaded:
-                return
-            self._loaded = True  # first, since the package's own import asks the registry
-            try:
-                import_module(self.package)
+            if not self._loaded:
                 self._find_points()
-            except BaseException:
-                self._loaded = False
-                raise
+                self._loaded = True
 
     def _find_points(self) -> None:
+        found: dict[str, EntryPoint] = {}
         for point in entry_points(group=self.group):
-            rival = self._points.get(point.name)
-            if rival is not None and rival.value != point.value:
+            rival = found.setdefault(point.name, point)
+            if rival.value != point.value:
                 raise RegistryError(
                     f"{self.what} {point.name!r} is claimed by both {rival.value} and {point.value}"
                 )
-            if point.name in self._classes:
-                owner = _path(self._classes[point.name])
-                if owner != point.value.replace(":", "."):
-                    raise RegistryError(
-                        f"{self.what} {point.name!r} is claimed by both {owner} and {point.value}"
-                    )
-                continue
-            self._points[point.name] = point
+            owner = self._classes.get(point.name)
+            if owner is not None and not _leads_to(point, owner):
+                raise RegistryError(
+                    f"{self.what} {point.name!r} is claimed by both "
+                    f"{_path(owner)} and {point.value}"
+                )
+        self._points = found
 
     def get(self, name: str) -> type[T]:
         """Return the class registered as `name`.
@@ -106,12 +113,14 @@ class Registry(Generic[T]):
             if point is None:
                 known = ", ".join(self.names) or "none"
                 raise RegistryError(f"no {self.what} is named {name!r}; known: {known}")
-            try:
-                cls = point.load()
-            except Exception as error:
-                raise RegistryError(
-                    f"{self.what} {name!r} from {point.value} does not load: {error}"
-                ) from error
+        try:
+            cls = point.load()  # an import: outside the lock, as in `_load`
+        except Exception as error:
+            raise RegistryError(
+                f"{self.what} {name!r} from {point.value} does not load: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        with self._lock:
             self._claim(name, cls)
             return self._classes[name]
 
@@ -119,7 +128,8 @@ class Registry(Generic[T]):
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
         self._load()
-        return tuple(sorted({*self._classes, *self._points}))
+        with self._lock:
+            return tuple(sorted({*self._classes, *self._points}))
 
     def items(self) -> Mapping[str, type[T]]:
         """Return every name with its class, loading what is not loaded yet."""
@@ -139,6 +149,15 @@ class Registry(Generic[T]):
         with self._lock:
             self._points.clear()
             self._loaded = False
+
+
+def _leads_to(point: EntryPoint, cls: type[Any]) -> bool:
+    """Return whether an entry point means `cls`, perhaps through a package that re-exports it."""
+    place = point.value.partition("[")[0].strip().replace(":", ".")
+    if place == _path(cls):
+        return True
+    module = sys.modules.get(point.module)  # one that is not imported cannot hold it
+    return getattr(module, point.attr, None) is cls
 
 
 def _path(cls: type[Any]) -> str:

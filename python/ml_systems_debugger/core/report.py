@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from .finding import numbers_back
-from .frozen import FrozenDict, freeze, to_jsonable
-from .results import AttributionHypothesis, DetectionResult, Outcome
+from .frozen import FrozenDict, freeze_evidence, numbers_back, to_jsonable
+from .results import AttributionHypothesis, DetectionResult, Outcome, texts
 from .vocabulary import Severity
 
 __all__ = ["SCHEMA_VERSION", "DebugReport", "SkippedDetector", "Status"]
@@ -78,9 +77,10 @@ class DebugReport:
             "attributions",
             tuple(sorted(self.attributions, key=lambda a: (-a.confidence, str(a.cause)))),
         )
-        put(self, "metadata", freeze(self.metadata))
+        put(self, "timestamp", float(self.timestamp))
+        put(self, "metadata", freeze_evidence(self.metadata))
         put(self, "skipped", tuple(self.skipped))
-        put(self, "unread", tuple(self.unread))
+        put(self, "unread", texts(self.unread))
         put(self, "status", self._verdict() if self.status is None else Status(self.status))
 
     def _verdict(self) -> Status:
@@ -109,12 +109,15 @@ class DebugReport:
         """The detectors that raised instead of judging."""
         return tuple(d for d in self.detections if d.outcome is Outcome.FAILED)
 
+    def __hash__(self) -> int:
+        return hash((self.timestamp, self.status, self.detections))
+
     def to_dict(self) -> dict[str, Any]:
         """Return strict JSON terms, as the published schema says."""
         assert self.status is not None  # set by __post_init__  # noqa: S101
         return {
             "schema_version": SCHEMA_VERSION,
-            "timestamp": self.timestamp,
+            "timestamp": to_jsonable(self.timestamp),
             "status": self.status.value,
             "summary": {
                 "text": self.summary,
@@ -131,9 +134,18 @@ class DebugReport:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DebugReport:
-        """Build from what `to_dict` returned."""
+        """Build from what `to_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If `data` is of another major version of the schema.
+        """
+        version = data.get("schema_version")
+        if str(version).partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+            raise ValueError(f"a report of schema version {SCHEMA_VERSION}, got {version!r}")
         return cls(
-            data["timestamp"],
+            numbers_back(data["timestamp"]),
             [DetectionResult.from_dict(d) for d in data["detections"]],
             [AttributionHypothesis.from_dict(a) for a in data["attributions"]],
             data["summary"]["text"],
@@ -172,7 +184,7 @@ def strict_json(document: Mapping[str, Any], indent: int | None = 2) -> str:
 
 def _fired_first(result: DetectionResult) -> tuple[Any, ...]:
     severity = -1 if result.severity is None or not result.detected else result.severity.rank
-    onset = result.onset_step
+    onset = result.onset_step if result.detected else None
     return (not result.detected, -severity, onset is None, onset or 0, -result.confidence,
             result.detector_name)  # fmt: skip
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from .finding import Finding, checked_confidence, numbers_back
-from .frozen import FrozenDict, freeze, to_jsonable
-from .signal import ReplicaId, Signal
+from .finding import Finding, checked_confidence, settle_place
+from .frozen import FrozenDict, freeze_evidence, numbers_back, to_jsonable
+from .signal import ReplicaId, Signal, scalar_value
 from .vocabulary import FailureModeLike, RootCauseLike, Severity, failure_mode, root_cause, word
 
 __all__ = ["AttributionHypothesis", "DetectionResult", "Outcome"]
@@ -79,11 +79,16 @@ class DetectionResult:
         put(self, "failure_mode", failure_mode(self.failure_mode))
         put(self, "detected", bool(self.detected))  # NumPy's own is no JSON
         put(self, "confidence", checked_confidence(self.confidence))
-        put(self, "evidence", freeze(self.evidence))
+        put(self, "detected", bool(self.detected))  # np.bool_ is no JSON
+        put(self, "evidence", freeze_evidence(self.evidence))
+        put(self, "timestamp", scalar_value(self.timestamp))
+        settle_place(self)
         put(self, "contributing_signals", tuple(self.contributing_signals))
         put(self, "findings", tuple(sorted(self.findings, key=_worst_first)))
         put(self, "outcome", Outcome(self.outcome))
-        put(self, "judged", tuple(sorted(set(self.judged))))
+        put(self, "judged", tuple(sorted(set(texts(self.judged)))))
+        if not self.detected:
+            put(self, "severity", None)
         if self.severity is not None:
             put(self, "severity", Severity(self.severity))
         if self.contributing_count is None:
@@ -157,7 +162,13 @@ class DetectionResult:
         rest["contributing_count"] = rest.pop("contributing_signals_count", None)
         rest["findings"] = tuple(Finding.from_dict(f) for f in rest.get("findings", ()))
         rest["evidence"] = numbers_back(rest.get("evidence", {}))
+        rest["timestamp"] = numbers_back(rest.get("timestamp"))
         return cls(**rest)
+
+
+def texts(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Return sentences as a tuple; a single one is one, not its letters."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _worst_first(finding: Finding) -> tuple[Any, ...]:
@@ -213,9 +224,9 @@ class AttributionHypothesis:
         put(self, "confidence", checked_confidence(self.confidence))
         put(self, "severity", Severity(self.severity))
         put(self, "cause", root_cause(self.cause))
-        for name in ("supporting_detections", "remediation_hints", "evidence_for",
-                     "evidence_against", "ruled_out"):  # fmt: skip
-            put(self, name, tuple(getattr(self, name)))
+        put(self, "supporting_detections", tuple(self.supporting_detections))
+        for name in ("remediation_hints", "evidence_for", "evidence_against", "ruled_out"):
+            put(self, name, texts(getattr(self, name)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return strict JSON terms; supporting detections as references into the report."""

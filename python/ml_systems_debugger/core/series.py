@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from numbers import Integral
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from .frozen import FrozenDict
+from .frozen import FrozenDict, to_jsonable
 from .names import HELD_OUT, qualified
 from .signal import ReplicaId, Signal
 
@@ -65,7 +66,7 @@ class SeriesKey(NamedTuple):
     def sort_key(self) -> tuple[Any, ...]:
         """Order for display and for results: name, run, restart, split, layer, replica."""
         replica = self.replica_id
-        place = (1, replica, "") if isinstance(replica, int) else (2, 0, replica or "")
+        place = (1, replica, "") if isinstance(replica, Integral) else (2, 0, replica or "")
         return (
             self.name, self.run or "", self.segment, self.split or "", self.layer or "",
             (0, 0, "") if replica is None else place, self.kind.value,
@@ -73,13 +74,25 @@ class SeriesKey(NamedTuple):
 
     def to_list(self) -> list[Any]:
         """Return strict JSON terms, for saved states."""
-        return [*self[:6], self.kind.value]
+        return [*(to_jsonable(part) for part in self[:6]), self.kind.value]
 
     @classmethod
     def from_list(cls, data: Sequence[Any]) -> SeriesKey:
         """Build from what `to_list` returned."""
         name, split, layer, replica_id, run, segment, kind = data
         return cls(name, split, layer, replica_id, run, segment, SeriesKind(kind))
+
+
+def _whole_steps(steps: Any, key: SeriesKey) -> npt.NDArray[np.int64]:
+    """Return `steps` as int64 [n]; raises ValueError where one is no such number."""
+    given = np.asarray(steps)
+    if given.dtype == np.int64 or given.size == 0:
+        return given.astype(np.int64, copy=False)
+    wide = given.dtype.kind == "u" and given.max() > np.iinfo(np.int64).max
+    if given.dtype.kind not in "iu" or wide:
+        shown = given.max() if wide else given.dtype
+        raise ValueError(f"{key}: steps are whole numbers of 64 bits, got {shown}")
+    return given.astype(np.int64)
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -121,7 +134,7 @@ class Series(Sequence[Signal]):
     metadata: FrozenDict = field(default_factory=FrozenDict)
 
     def __post_init__(self) -> None:
-        steps = np.asarray(self.steps, dtype=np.int64)
+        steps = _whole_steps(self.steps, self.key)
         values = np.asarray(self.values)
         if values.dtype != _DTYPES[self.key.kind]:
             raise ValueError(
@@ -160,6 +173,8 @@ class Series(Sequence[Signal]):
         high = len(self) if stop is None else int(np.searchsorted(self.steps, stop, "left"))
         if low == 0 and high == len(self):
             return self
+        if high < low:
+            high = low
         part = object.__new__(Series)  # a view of checked arrays needs no second check
         object.__setattr__(part, "key", self.key)
         object.__setattr__(part, "steps", self.steps[low:high])
@@ -169,6 +184,11 @@ class Series(Sequence[Signal]):
         object.__setattr__(part, "source_name", self.source_name)
         object.__setattr__(part, "metadata", self.metadata)
         return part
+
+    def __reduce__(self) -> tuple[type[Series], tuple[Any, ...]]:
+        # Through the constructor: pickled or copied arrays would come back writable.
+        parts = (self.key, self.steps, self.values, self.timestamps)
+        return Series, (*parts, self.source_name, self.metadata)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -199,6 +219,9 @@ class Series(Sequence[Signal]):
             int(self.steps[index]),
             key.layer,
         )
+
+    def __iter__(self) -> Iterator[Signal]:
+        return (self[at] for at in range(len(self)))
 
     def __repr__(self) -> str:
         span = f", steps {self.steps[0]} to {self.steps[-1]}" if len(self) else ""

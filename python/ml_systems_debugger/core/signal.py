@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
-from .frozen import FrozenDict, freeze, from_json_number, to_jsonable
+from .frozen import FrozenDict, freeze, numbers_back, to_jsonable
 
 __all__ = ["ReplicaId", "Signal", "is_array", "scalar_value"]
 
@@ -51,6 +52,30 @@ def scalar_value(value: object) -> float | None:
     return None
 
 
+def whole_number(name: str, value: Any) -> int:
+    """Return `value` as an int: an int of any library, or a float without a fraction.
+
+    Raises
+    ------
+    TypeError
+        For anything else, with `name` and the value.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        number = scalar_value(value)
+    if number is None or not number.is_integer():
+        raise TypeError(f"{name} is a whole number, got {value!r}")
+    return int(number)
+
+
+def plain_replica(value: Any) -> ReplicaId:
+    """Return a replica as an int or a str; raises TypeError for anything else."""
+    if type(value) is int:
+        return value
+    return str(value) if isinstance(value, str) else whole_number("replica_id", value)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Signal:
     """One measurement.
@@ -74,6 +99,12 @@ class Signal:
     layer_name : str, optional
         Parameter or module name, as ``encoder.0.weight``.
 
+    Raises
+    ------
+    TypeError
+        If a part is not of its type; ints and floats of NumPy and tensors of
+        no dimension are taken as the numbers that they are.
+
     Examples
     --------
     >>> Signal("loss", 0.25, step=3)
@@ -91,7 +122,26 @@ class Signal:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"a signal's name is a non-empty str, got {self.name!r}")
-        object.__setattr__(self, "metadata", freeze(self.metadata))
+        put = object.__setattr__
+        if type(self.metadata) is not FrozenDict:
+            put(self, "metadata", freeze(self.metadata))
+        if self.step is not None and type(self.step) is not int:
+            put(self, "step", whole_number(f"step of signal {self.name!r}", self.step))
+        if self.replica_id is not None:
+            put(self, "replica_id", plain_replica(self.replica_id))
+        if self.layer_name is not None and not isinstance(self.layer_name, str):
+            raise TypeError(f"layer_name of signal {self.name!r} is a str, got {self.layer_name!r}")
+        if self.timestamp is not None and type(self.timestamp) is not float:
+            put(self, "timestamp", self._seconds())
+
+    def _seconds(self) -> float:
+        seconds = scalar_value(self.timestamp)
+        if seconds is None:
+            raise TypeError(
+                f"timestamp of signal {self.name!r} is in seconds since the epoch, "
+                f"got {self.timestamp!r}"
+            )
+        return seconds
 
     def __repr__(self) -> str:
         shown = [f"name={self.name!r}"]
@@ -107,10 +157,14 @@ class Signal:
 
     def _identity(self) -> tuple[object, ...]:
         value = self.value
+        number = scalar_value(value)
         same: object
-        if isinstance(value, (float, np.floating)) and math.isnan(value):
-            same = "NaN"  # a recorded NaN equals itself, so that reports can be compared
-        elif scalar_value(value) is not None or isinstance(value, (str, bytes, type(None))):
+        if isinstance(value, Integral):
+            same = int(value)  # a float would lose digits
+        elif number is not None:
+            # Equal numbers of any width share one hash; a recorded NaN equals itself.
+            same = ("NaN",) if math.isnan(number) else number
+        elif isinstance(value, (str, bytes, type(None))):
             same = value
         else:
             same = ("by identity", id(value))
@@ -138,5 +192,6 @@ class Signal:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Signal:
-        """Build from what `to_dict` returned."""
-        return cls(**{**data, "value": from_json_number(data["value"])})
+        """Build from what `to_dict` returned; an array comes back as a (nested) list."""
+        back = {name: numbers_back(data[name]) for name in ("value", "timestamp", "metadata")}
+        return cls(**{**data, **back})

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from ._grouping import grouped, split_at_restarts
 from .frozen import FrozenDict, freeze
-from .names import QuantityName, canonical
+from .names import canonical
 from .series import Series, SeriesKey, SeriesKind
-from .signal import ReplicaId, Signal, is_array, scalar_value
+from .signal import ReplicaId, Signal
 
 __all__ = ["SignalSet", "split_at_restarts"]
 
 _ANY: Any = object()
-
-
-def split_at_restarts(steps: npt.NDArray[np.int64]) -> list[slice]:
-    """Return the runs of `steps` [n] that never decrease, as slices; one for no restart."""
-    cuts = (np.flatnonzero(steps[1:] < steps[:-1]) + 1).tolist()
-    return [slice(a, b) for a, b in pairwise([0, *cuts, len(steps)])]
 
 
 class SignalSet(Sequence[Signal]):
@@ -44,23 +38,40 @@ class SignalSet(Sequence[Signal]):
 
     __slots__ = ("_by_key", "_by_name", "_ends", "metadata", "series", "unread")
 
+    series: tuple[Series, ...]
+    metadata: FrozenDict
+    unread: tuple[str, ...]
+    _by_key: dict[SeriesKey, Series]
+    _by_name: dict[str, list[Series]]
+    _ends: npt.NDArray[np.int64] | None
+
     def __init__(
         self,
         series: Iterable[Series] = (),
         metadata: Mapping[str, Any] | None = None,
         unread: Iterable[str] = (),
     ) -> None:
-        self.series: tuple[Series, ...] = tuple(series)
-        self.metadata: FrozenDict = freeze(metadata)
-        self.unread: tuple[str, ...] = tuple(unread)
-        self._by_key: dict[SeriesKey, Series] = {}
-        self._by_name: dict[str, list[Series]] = {}
-        for one in self.series:
-            if one.key in self._by_key:
+        by_key: dict[SeriesKey, Series] = {}
+        by_name: dict[str, list[Series]] = {}
+        held = tuple(series)
+        for one in held:
+            if one.key in by_key:
                 raise ValueError(f"two series of the same key: {one.key}")
-            self._by_key[one.key] = one
-            self._by_name.setdefault(one.key.name, []).append(one)
-        self._ends: npt.NDArray[np.int64] | None = None  # built when first indexed
+            by_key[one.key] = one
+            by_name.setdefault(one.key.name, []).append(one)
+        put = object.__setattr__
+        put(self, "series", held)
+        put(self, "metadata", freeze(metadata))
+        put(self, "unread", (unread,) if isinstance(unread, str) else tuple(unread))
+        put(self, "_by_key", by_key)
+        put(self, "_by_name", by_name)
+        put(self, "_ends", None)  # built when first indexed
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a SignalSet is read-only: {name!r} cannot be set")
+
+    def __reduce__(self) -> tuple[type[SignalSet], tuple[Any, ...]]:
+        return SignalSet, (self.series, self.metadata, self.unread)
 
     @classmethod
     def of(cls, signals: SignalSet | Iterable[Signal]) -> SignalSet:
@@ -74,37 +85,20 @@ class SignalSet(Sequence[Signal]):
         """Group single signals into series, in order of arrival.
 
         A signal without a step gets the one after its predecessor's. Where a
-        step goes back, the series continues as its next segment. Values that
-        are neither numbers, arrays nor text are named in `unread`.
+        step goes back, the series continues as its next segment. Two names that
+        mean the same quantity (``lr`` and ``learning_rate``) stay two series: the
+        exact canonical name keeps the quantity. Values that are neither numbers,
+        arrays nor text are named in `unread`.
+
+        Raises
+        ------
+        TypeError
+            For an item that is no `Signal`.
+        ValueError
+            For a step beyond 64 bits.
         """
-        rows: dict[SeriesKey, _Rows] = {}
-        unread: list[str] = []
-        for at, signal in enumerate(signals):
-            if not isinstance(signal, Signal):
-                raise TypeError(f"item {at} is no Signal but {type(signal).__name__}: {signal!r}")
-            number = scalar_value(signal.value)
-            if number is not None:
-                kind = SeriesKind.SCALAR
-            elif is_array(signal.value):
-                kind = SeriesKind.ARRAY
-            elif isinstance(signal.value, str):
-                kind = SeriesKind.TEXT
-            else:
-                unread.append(
-                    f"signal {signal.name!r} at step {signal.step}: a value of type "
-                    f"{type(signal.value).__name__} is no number, array or text"
-                )
-                continue
-            if kind is SeriesKind.SCALAR and signal.name.partition("/")[0].endswith("_digest"):
-                kind = SeriesKind.DIGEST
-            key = _key_of(signal, kind)
-            found = rows.get(key)
-            if found is None:
-                found = rows[key] = _Rows(signal.name)
-            value = number if kind is SeriesKind.SCALAR else signal.value
-            found.add(signal.step, value, signal.timestamp)
-        built = [part for key, found in rows.items() for part in found.build(key)]
-        return cls(built, metadata, unread)
+        series, unread = grouped(signals)
+        return cls(series, metadata, unread)
 
     @classmethod
     def concatenate(cls, chunks: Sequence[SignalSet]) -> SignalSet:
@@ -222,8 +216,10 @@ class SignalSet(Sequence[Signal]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if self._ends is None:
-            self._ends = np.cumsum([len(one) for one in self.series], dtype=np.int64)
-        total = len(self)
+            ends = np.cumsum([len(one) for one in self.series], dtype=np.int64)
+            object.__setattr__(self, "_ends", ends)
+        assert self._ends is not None  # noqa: S101 - set above
+        total = int(self._ends[-1]) if len(self._ends) else 0
         at = index + total if index < 0 else index
         if not 0 <= at < total:
             raise IndexError(f"signal {index} of {total}")
@@ -251,67 +247,3 @@ def _joined(parts: list[Series]) -> Series:
         parts[0].source_name,
         parts[0].metadata,
     )
-
-
-def _key_of(signal: Signal, kind: SeriesKind) -> SeriesKey:
-    parts = canonical(signal.name) if signal.layer_name is None else _layered(signal)
-    split = signal.metadata.get("split", parts.split)
-    run = signal.metadata.get("run")
-    return SeriesKey(
-        parts.name,
-        None if split is None else str(split),
-        parts.layer,
-        signal.replica_id,
-        None if run is None else str(run),
-        int(signal.metadata.get("segment", 0)),
-        kind,
-    )
-
-
-def _layered(signal: Signal) -> QuantityName:
-    parts = canonical(signal.name)
-    if parts.layer is not None and parts.layer != signal.layer_name:
-        return QuantityName(signal.name, layer=signal.layer_name)
-    return parts._replace(layer=signal.layer_name)
-
-
-class _Rows:
-    """The growing columns of one series."""
-
-    __slots__ = ("name", "steps", "timed", "times", "values")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.steps: list[int] = []
-        self.values: list[Any] = []
-        self.times: list[float] = []
-        self.timed = False
-
-    def add(self, step: int | None, value: Any, time: float | None) -> None:
-        if step is None:
-            step = self.steps[-1] + 1 if self.steps else 0
-        self.steps.append(int(step))
-        self.values.append(value)
-        self.times.append(np.nan if time is None else float(time))
-        self.timed = self.timed or time is not None
-
-    def build(self, key: SeriesKey) -> Iterator[Series]:
-        steps = np.array(self.steps, dtype=np.int64)
-        if key.kind is SeriesKind.SCALAR:
-            values = np.array(self.values, dtype=np.float64)
-        elif key.kind is SeriesKind.DIGEST:
-            values = np.array([int(v) & 0xFFFF_FFFF_FFFF_FFFF for v in self.values], np.uint64)
-        else:
-            values = np.empty(len(steps), dtype=object)
-            for at, value in enumerate(self.values):
-                values[at] = value
-        times = np.array(self.times) if self.timed else None
-        name = self.name if self.name != key.name else ""
-        for number, part in enumerate(split_at_restarts(steps)):
-            yield Series(
-                key._replace(segment=key.segment + number),
-                steps[part],
-                values[part],
-                None if times is None else times[part],
-                name,
-            )

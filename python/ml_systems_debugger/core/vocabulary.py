@@ -72,10 +72,13 @@ _SEVERITY_ORDER = ("low", "medium", "high", "critical")
 
 
 def _severity_rank(other: object) -> int | None:
-    # `str.__lt__` would compare letters ("high" < "low"): only the four words have a rank.
     text = other.value if isinstance(other, Severity) else other
-    if not isinstance(text, str) or text not in _SEVERITY_ORDER:
+    if not isinstance(text, str):
         return None
+    if text not in _SEVERITY_ORDER:
+        # NotImplemented would hand over to `str`, which compares letters ("high" < "low").
+        known = ", ".join(_SEVERITY_ORDER)
+        raise TypeError(f"a severity compares with {known} only, got {text!r}")
     return _SEVERITY_ORDER.index(text)
 
 
@@ -226,7 +229,7 @@ def _resolve(value: str, kind: type[_E], registered: set[str], what: str) -> _E 
     try:
         return kind(value)
     except ValueError:
-        if value in registered:
+        if isinstance(value, str) and value in registered:
             return value
     raise ConfigurationError(
         f"unknown {what} {value!r}; use one of {', '.join(m.value for m in kind)}, "
