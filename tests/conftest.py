@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # No deadlines: machines are shared. In CI the examples are the same every time.
-settings.register_profile("dev", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)
+_PATIENT = (HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile("dev", deadline=None, suppress_health_check=_PATIENT)
+settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=_PATIENT)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
