@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from ..core import SchemaError, Series, SeriesKey, SeriesKind, SignalSet, canonical, resolve
 from ..core.names import QuantityName
+from ._groups import Group, groups_of, key_of
 from ._restarts import Order, ordered
 from ._table import Column, Table, counted, epoch_seconds, role_of
 
@@ -191,7 +191,7 @@ class _Frame:
         """Yield the measurements of every key, in order of column and of first appearance."""
         roles = {self.step_name, self.time_name, self.long_name, *self.roles.values()}
         measured = [name for name in self.table.columns if name not in roles]
-        groups = list(self._groups())
+        groups = list(groups_of(self.table, self.long_name, self.roles, self.steps))
         if self.long_name is not None:
             names = dict.fromkeys(group.metric or self.long_value or "" for group in groups)
             found = resolve(names)
@@ -242,7 +242,7 @@ class _Frame:
         self,
         name: str,
         column: Column,
-        groups: list[_Group],
+        groups: list[Group],
         found: Mapping[str, QuantityName],
     ) -> Iterator[_Piece]:
         positions: npt.NDArray[np.int64] | None = None
@@ -266,95 +266,9 @@ class _Frame:
             times = self.times
             if times is not None and rows is not None:
                 times = times[rows]
-            key = _key(raw, found[raw], group, column.values.dtype, column.kind)
+            key = key_of(raw, found[raw], group, column.values.dtype, column.kind)
             yield _Piece(key, raw, values, steps, rows, times)
-
-    def _groups(self) -> Iterator[_Group]:
-        """Yield the sets of rows that belong to one replica, layer, run, split and long name."""
-        table = self.table
-        names = [n for n in (*self.roles.values(), self.long_name) if n is not None]
-        if not names:
-            steps = self.steps
-            if steps is None:
-                steps = np.arange(table.rows, dtype=np.int64)
-            yield _Group(None, steps)
-            return
-        codes = np.zeros(table.rows, np.int64)
-        for name in names:
-            column = table.columns[name]
-            missing: Any = None if column.values.dtype == object else np.nan
-            cells = column.dense(table.rows, missing).tolist()
-            known: dict[Any, int] = {}
-            one = [known.setdefault(None if c != c else c, len(known)) for c in cells]
-            codes = codes * len(known) + np.array(one, np.int64)
-            _, codes = np.unique(codes, return_inverse=True)
-        order = np.argsort(codes, kind="stable")
-        bounds = np.flatnonzero(np.diff(codes[order], prepend=-1, append=-1))
-        spans = [order[a:b] for a, b in pairwise(bounds.tolist())]
-        for rows in sorted(spans, key=lambda rows: int(rows[0])):
-            steps = self.steps
-            at = np.arange(len(rows), dtype=np.int64) if steps is None else steps[rows]
-            yield _Group(rows, at, *(self._cell(n, int(rows[0])) for n in self._group_names()))
-
-    def _group_names(self) -> tuple[str | None, ...]:
-        return (self.long_name, *self.roles.values())
-
-    def _cell(self, name: str | None, row: int) -> Any:
-        if name is None:
-            return None
-        column = self.table.columns[name]
-        at = row if column.rows is None else int(np.searchsorted(column.rows, row))
-        if column.rows is not None and (at == len(column.rows) or column.rows[at] != row):
-            return None
-        cell = column.values[at]
-        return cell.item() if isinstance(cell, np.generic) else cell
-
-
-@dataclass(slots=True)
-class _Group:
-    rows: npt.NDArray[np.int64] | None
-    steps: npt.NDArray[np.int64]
-    metric: str | None = None
-    replica_id: Any = None
-    layer: str | None = None
-    run: str | None = None
-    split: str | None = None
 
 
 def _rows_of(column: Column) -> npt.NDArray[np.int64]:
     return np.arange(len(column.values), dtype=np.int64) if column.rows is None else column.rows
-
-
-def _key(
-    raw: str, parts: QuantityName, group: _Group, dtype: np.dtype[Any], kind: SeriesKind
-) -> SeriesKey:
-    if group.layer is not None:
-        layer = str(group.layer)
-        if parts.layer not in (None, layer):
-            parts = QuantityName(raw)
-        parts = parts._replace(layer=layer)
-    split = parts.split
-    if group.split is not None:
-        split = canonical(f"{group.split}/loss").split or str(group.split)
-    if dtype == np.uint64:
-        kind = SeriesKind.DIGEST
-    return SeriesKey(
-        parts.name,
-        split,
-        parts.layer,
-        _replica(group.replica_id),
-        None if group.run is None else str(group.run),
-        0,
-        kind,
-    )
-
-
-def _replica(given: Any) -> int | str | None:
-    """Return a rank as an int where it is one."""
-    if given is None:
-        return None
-    try:
-        number = float(given)
-    except (TypeError, ValueError):
-        return str(given)
-    return int(number) if number.is_integer() else str(given)
