@@ -105,7 +105,14 @@ def evidence_pairs(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else printable(to_jsonable(value))
+    plain = to_jsonable(value)
+    if isinstance(plain, float):
+        return f"{plain:.4g}"
+    if isinstance(plain, dict):
+        return f"({', '.join(f'{printable(name)} {_value(v)}' for name, v in plain.items())})"
+    if isinstance(plain, list):
+        return f"[{', '.join(map(_value, plain))}]"
+    return printable(plain)
 
 
 @dataclass(frozen=True, slots=True)
