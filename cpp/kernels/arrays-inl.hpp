@@ -178,13 +178,16 @@ inline void flush(vf v, vd *low, vd *high) {
 }
 inline void flush(vd v, vd *low, vd *) { *low += v; }
 
-inline double across(vd v) {
-  // Neighbours first: half as deep a chain of additions as from left to right, and less.
-  double sums[lanes<vd>];
-  for (size_t lane = 0; lane < lanes<vd>; ++lane) sums[lane] = v[lane];
-  for (size_t width = lanes<vd> / 2; width != 0; width /= 2)
-    for (size_t lane = 0; lane < width; ++lane) sums[lane] += sums[lane + width];
-  return sums[0];
+// In pairs: half as deep a chain of additions as from left to right, and less. Written out, since
+// compilers make a store and loads that wait for it of a loop.
+template <typename V>
+inline double across(V v) {
+  if constexpr (lanes<V> == 8)
+    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+  else if constexpr (lanes<V> == 4)
+    return (v[0] + v[2]) + (v[1] + v[3]);
+  else
+    return v[0] + v[1];
 }
 
 template <typename V>
