@@ -45,6 +45,12 @@ def test_a_zero_loss_beside_a_nan_gradient_is_not_trustworthy() -> None:
     assert "step 2" in str(open_source(data).metadata["not_trustworthy"])
 
 
+def test_hidden_losses_are_told_in_every_source() -> None:
+    line = b"{'loss': 0.0, 'grad_norm': nan, 'epoch': 0.5}\n{'loss': 1.0, 'grad_norm': 1.0}\n"
+    assert "at 1 steps" in str(open_source(line).metadata["not_trustworthy"])
+    assert "not_trustworthy" not in open_source({"loss": [0.0], "grad_norm": [1.0]}).metadata
+
+
 @pytest.mark.parametrize("history", [{"a": 1}, [1, 2], None, "x"])
 def test_a_history_that_is_none(history: Any) -> None:
     data = json.dumps({"log_history": history}).encode()

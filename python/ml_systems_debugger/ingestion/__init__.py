@@ -1,5 +1,6 @@
 """From files, frames and arrays to a `SignalSet`: one source format per module."""
 
+from .arrow import ArrowIngestor
 from .hf_trainer import HFTrainerIngestor
 from .logs import LogIngestor
 from .metrics import MetricIngestor
@@ -10,6 +11,7 @@ from .tensorboard import TensorBoardIngestor
 from .wandb import WandbIngestor
 
 __all__ = [
+    "ArrowIngestor",
     "ColumnRule",
     "HFTrainerIngestor",
     "LogIngestor",

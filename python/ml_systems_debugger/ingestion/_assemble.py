@@ -14,6 +14,7 @@ from ..core.names import QuantityName
 from ._groups import Group, groups_of, key_of
 from ._restarts import Order, ordered
 from ._table import Column, Table, counted, epoch_seconds, role_of
+from ._trust import hidden_losses
 
 __all__ = ["assemble"]
 
@@ -46,6 +47,8 @@ def assemble(table: Table, mapping: Mapping[str, str] | None = None) -> SignalSe
         metadata["step_column"] = frame.step_name
     if order.notes:
         metadata["order"] = order.notes
+    if hidden := hidden_losses(series):
+        metadata["not_trustworthy"] = hidden
     return SignalSet(series, metadata, [*table.unread, *frame.unread])
 
 

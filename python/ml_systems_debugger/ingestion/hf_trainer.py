@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
-
 from ..core import BaseIngestor, SchemaError, SignalSet, UnsupportedFormatError, ingestors
 from ._assemble import assemble
 from ._bytes import ByteSource, is_bytes_like
@@ -66,9 +64,7 @@ class HFTrainerIngestor(BaseIngestor):
         table = rows.table()
         facts = {key: state[key] for key in _FACTS if state.get(key) is not None}
         table.metadata = {"format": "hf_trainer", "trainer": facts}
-        signals = assemble(table)
-        hidden = hidden_losses(signals)
-        return signals.with_notes({"not_trustworthy": hidden}) if hidden else signals
+        return assemble(table)
 
     def validate_schema(self, data: Any) -> bool:
         """Return whether `data` is a source of bytes that begin like a trainer state."""
@@ -82,18 +78,3 @@ class HFTrainerIngestor(BaseIngestor):
         if not head.lstrip().startswith(b"{") or not _HISTORY.search(head):
             return 0.0
         return 1.0 if b'"global_step"' in head else 0.7
-
-
-def hidden_losses(signals: SignalSet) -> str:
-    """Say where a loss of exactly zero stands beside a gradient norm that is not finite."""
-    for loss in signals.select("loss", held_out=False, layer=None):
-        for norm in signals.select("grad_norm", layer=None, replica_id=loss.key.replica_id):
-            zero = loss.steps[loss.values == 0.0]
-            wild = norm.steps[~np.isfinite(norm.values)]
-            both = np.intersect1d(zero, wild)
-            if len(both):
-                return (
-                    f"loss 0.0 beside a gradient norm that is not finite at {len(both)} steps, "
-                    f"first at step {both[0]}: the logger hides losses that are not finite"
-                )
-    return ""

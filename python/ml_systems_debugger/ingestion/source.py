@@ -17,6 +17,7 @@ from ..core import (
     ingestors,
 )
 from ._bytes import ByteSource, is_bytes_like
+from .arrow import ArrowIngestor
 from .metrics import MetricIngestor
 from .mlflow import MLflowIngestor, is_run_folder
 from .tensorboard import TensorBoardIngestor, event_files
@@ -42,10 +43,7 @@ _MAGIC = (
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a zip archive (a torch checkpoint is one too)"),
     (b"\x7fELF", "a program"),
-    (b"PAR1", "a Parquet file"),
-    (b"ARROW1", "an Arrow file"),
     (b"SQLite format 3", "an SQLite database"),
-    (b":W&B", "a W&B run file"),
     (b"\x89HDF", "an HDF5 file"),
     (b"\x93NUMPY", "a NumPy array file"),
     (b"\x80", "a pickle"),
@@ -105,10 +103,8 @@ def _takes_objects(ingestor: BaseIngestor) -> bool:
 
 
 def _made(mapping: Mapping[str, str] | None) -> list[BaseIngestor]:
-    return [
-        MetricIngestor(mapping) if cls is MetricIngestor else cls()
-        for cls in ingestors.items().values()
-    ]
+    mapped = (MetricIngestor, ArrowIngestor)
+    return [cls(mapping) if cls in mapped else cls() for cls in ingestors.items().values()]
 
 
 def _open_bytes(source: Any, mapping: Mapping[str, str] | None) -> SignalSet:
