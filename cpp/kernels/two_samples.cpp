@@ -11,9 +11,12 @@ namespace {
 constexpr double kLeastSum = 0x1p-1022;  // the reciprocal of less is infinite
 
 double sum_of(const double *x, std::size_t n) noexcept {
-  double sum[4] = {};
-  for (std::size_t i = 0; i < n; ++i) sum[i % 4] += x[i];
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  double sum[8] = {};
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (std::size_t k = 0; k < 8; ++k) sum[k] += x[i + k];
+  for (; i < n; ++i) sum[i % 8] += x[i];
+  return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 }
 
 }  // namespace
