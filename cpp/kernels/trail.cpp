@@ -15,6 +15,8 @@ constexpr double kLongest = 256.0;     // an excursion this long, and longer tha
                                        // before it, is the new normal
 constexpr double kDeviation = 1.2533;  // sigma of a normal law over its mean absolute deviation
 constexpr double kClip = 3.0;
+constexpr double kLeft = 2.0;  // sigmas above the level: no longer calm
+constexpr int kBackMost = 16;
 
 inline double absolute(double x) { return std::fabs(x); }
 inline double larger(double a, double b) { return a > b ? a : b; }
@@ -100,15 +102,30 @@ inline void learn(double* row, double y, double step, double minimum) {
 // do not grow with the run.
 inline double first_trigger(const double* row) { return kFirstTrigger + 4 * row[kReturns]; }
 
+// The value that was exceeded tells that there is an excursion, not where it began: growth
+// that gathers pace left the level some values before. They are in the ring.
+inline int values_back(const double* row) {
+  const double line = row[kLevel] + kLeft * kDeviation * row[kScale];
+  const auto known = static_cast<std::int64_t>(row[kCount]) - 1;  // without the one at hand
+  int back = 0;
+  while (back < kBackMost && back + 1 < known &&
+         row[kRingValues + (known - 1 - back) % kTrailRing] > line) {
+    ++back;
+  }
+  return back;
+}
+
 inline void begin_excursion(double* row, double y, double step, double bound) {
+  const int back = values_back(row);
+  const auto start = static_cast<std::int64_t>(row[kCount]) - 1 - back;
   row[kActive] = 1;
-  row[kStartStep] = step;
-  row[kStartIndex] = row[kCount] - 1;
-  row[kBefore] = row[kLastStep];
+  row[kStartStep] = back == 0 ? step : row[kRingSteps + start % kTrailRing];
+  row[kStartIndex] = static_cast<double>(start);
+  row[kBefore] = row[kRingSteps + (start - 1) % kTrailRing];
   row[kBaseLevel] = row[kLevel];
   row[kBaseScale] = row[kScale];
   row[kBound] = bound;
-  row[kLength] = 1;
+  row[kLength] = 1 + back;
   row[kCalm] = 0;
   row[kPeak] = y;
   row[kPeakStep] = step;

@@ -19,6 +19,7 @@ _LARGEST = 1e300
 _SHORT, _MEMORY, _FAST = 8, 32, 8  # values: before a scale is believed; of level; of fast mean
 _FIRST_CHECK, _FIRST_TRIGGER, _LONGEST = 24, 16, 256
 _DEVIATION, _CLIP, _PATIENCE, _DEPTH = 1.2533, 3.0, 3, 20
+_LEFT, _BACK_MOST = 2.0, 16
 
 _EARLY_AT = len(Field)
 _RING_AT = _EARLY_AT + EARLY
@@ -93,11 +94,20 @@ def _first_trigger(row: Row) -> float:
 
 
 def _begin(row: Row, y: float, step: float, bound: float) -> None:
+    line = row[Field.LEVEL] + _LEFT * _DEVIATION * row[Field.SCALE]
+    known = int(row[Field.COUNT]) - 1
+    back = 0
+    while back < _BACK_MOST and back + 1 < known:
+        if row[_RING_AT + (known - 1 - back) % RING] <= line:
+            break
+        back += 1
+    start = known - back
     row[Field.ACTIVE] = 1
-    row[Field.START_STEP], row[Field.START_INDEX] = step, row[Field.COUNT] - 1
-    row[Field.BEFORE] = row[Field.LAST_STEP]
+    row[Field.START_STEP] = row[_RING_AT + RING + start % RING] if back else step
+    row[Field.START_INDEX] = start
+    row[Field.BEFORE] = row[_RING_AT + RING + (start - 1) % RING]
     row[Field.BASE_LEVEL], row[Field.BASE_SCALE] = row[Field.LEVEL], row[Field.SCALE]
-    row[Field.BOUND], row[Field.LENGTH], row[Field.CALM] = bound, 1, 0
+    row[Field.BOUND], row[Field.LENGTH], row[Field.CALM] = bound, 1 + back, 0
     row[Field.PEAK], row[Field.PEAK_STEP] = y, step
     row[Field.NEXT_TRIGGER] = _first_trigger(row)
 
