@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeGuard
 
 from ..core import DetectionResult, FailureMode, Finding, to_jsonable, word
@@ -51,7 +52,14 @@ def all_findings(detections: Sequence[DetectionResult], edges: Edges) -> list[Fi
     """Return the findings of all that fired, in causal order, whatever the order given."""
     found = [finding for result in detections if result.detected for finding in result.findings]
     early = _early(found)
-    found.sort(key=lambda finding: _order(finding, edges, early))
+    keyed = sorted(
+        ((_order(finding, edges, early), finding) for finding in found), key=lambda pair: pair[0]
+    )
+    found = [
+        finding
+        for _, alike in groupby(keyed, key=lambda pair: pair[0])
+        for finding in _settled([finding for _, finding in alike])
+    ]
     by_mode: dict[str, list[Finding]] = {}
     for finding in found:
         by_mode.setdefault(word(finding.failure_mode), []).append(finding)
@@ -155,8 +163,13 @@ def _order(finding: Finding, edges: Edges, early: int) -> tuple[Any, ...]:
     return (
         begun is not None, begun or 0, -len(edges.get(mode, ())), mode, onset or 0,
         finding.layer or "", str(finding.replica_id), finding.finding_id, -finding.severity.rank,
-        -finding.confidence, finding.message, repr(to_jsonable(finding.evidence)),
+        -finding.confidence, finding.message,
     )  # fmt: skip
+
+
+def _settled(alike: list[Finding]) -> list[Finding]:
+    """Return findings that only their evidence tells apart in an order of their own."""
+    return alike if len(alike) < 2 else sorted(alike, key=lambda f: repr(f.to_dict()))
 
 
 def _touch(cause: Finding, effect: Finding, early: int) -> bool:
