@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from planting import check_report, planted
 
+from ml_systems_debugger import kernels
 from ml_systems_debugger.checkpoints import Options, inspect, scan
 from ml_systems_debugger.core import MLSystemsDebuggerError, SchemaError
 
@@ -199,6 +201,16 @@ def test_low_bit_types_are_sized_and_digested(tmp_path: Path) -> None:
     assert a.stats is None
     assert a.digest == b.digest == f"{0:016x}" or a.digest is not None
     assert c.first_nonfinite == (2,)
+
+
+@pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 64, 3 << 20, 9 << 20])
+def test_opaque_tensors_of_every_size_are_digested(tmp_path: Path, size: int) -> None:
+    data = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    header = {"a": entry("F4", [2 * size], 0, size), "b": entry("U8", [8], size, size + 8)}
+    path = write(tmp_path / "m.safetensors", header, data.tobytes() + bytes(8))
+    record = scan(path).tensors[0]
+    assert record.stats is None
+    assert record.digest == f"{kernels.digest(data):016x}"
 
 
 def test_inspect_reads_no_data(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from planting import check_report, planted
 
+from ml_systems_debugger import kernels
 from ml_systems_debugger.checkpoints import (
     CheckpointFormat,
     TensorInfo,
@@ -19,6 +21,7 @@ from ml_systems_debugger.checkpoints import (
     scan,
     scan_shard,
 )  # fmt: skip
+from ml_systems_debugger.checkpoints._digest import part_digest
 from ml_systems_debugger.checkpoints._source import Folder
 from ml_systems_debugger.core import (
     ConfigurationError,
@@ -204,3 +207,11 @@ def test_half_a_million_names_stay_cheap_to_plan(tmp_path: Path) -> None:
     report = scan(tmp_path / "m.safetensors")
     assert len(report.tensors) == count
     assert len(str(report).splitlines()) < 120
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 4096, (8 << 20) + 8, (17 << 20) + 3])
+def test_digests_of_parts_add_up(size: int) -> None:
+    raw = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    cut = size // 2 // 8 * 8
+    parts = part_digest(raw[:cut], 0) + part_digest(raw[cut:], cut)
+    assert parts % (1 << 64) == part_digest(raw, 0) == kernels.digest(raw)

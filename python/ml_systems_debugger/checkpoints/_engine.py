@@ -211,11 +211,14 @@ class _Run:
         raw = np.frombuffer(view, np.uint8)
         if dtype.quantised:
             _measure_scales(raw, dtype, step.start, rows)
+        elif dtype.kernel is None:
+            rows["digest"] = part_digest(raw, step.start)
+            rows["count"] = step.nbytes
         else:
-            item = dtype.bits // 8 // dtype.lanes if dtype.kernel else 1
-            count = step.nbytes // item
-            for begin in range(0, count, _LIMIT):  # only opaque bytes take more than one span
-                _measure_part(view, dtype, begin, min(_LIMIT, count - begin), step.start, rows)
+            count = step.nbytes // (dtype.bits // 8 // dtype.lanes)
+            span = np.zeros(1, SPAN_DTYPE)
+            span[0] = (0, count, step.start, KERNEL_CODES[dtype.kernel])
+            measure_spans(view, span, rows)
         if dtype.kernel and dtype.lanes == 1 and not dtype.quantised:
             number = step.row - int(self.plan.first_row[step.tensor])
             if rows[0]["zero"]:
@@ -253,25 +256,8 @@ class _Run:
         self.measured.saturated[row] = np.count_nonzero(magnitude == _LARGEST[dtype.name])
 
 
-_LIMIT = 1 << 20
 _LARGEST = {"float16": 0x7BFF, "float8_e4m3fn": 0x7E, "float8_e5m2": 0x7B,
             "float8_e4m3fnuz": 0x7F, "float8_e5m2fnuz": 0x7F}  # fmt: skip
-
-
-def _measure_part(
-    view: memoryview, dtype: Dtype, begin: int, count: int, start: int, rows: npt.NDArray[np.void]
-) -> None:
-    """Measure one span of at most 1 Mi values; later spans only add their digest."""
-    item = dtype.bits // 8 // dtype.lanes if dtype.kernel else 1
-    span = np.zeros(1, SPAN_DTYPE)
-    span[0] = (begin * item, count, start + begin * item, KERNEL_CODES[dtype.kernel or "uint8"])
-    if begin == 0:
-        measure_spans(view, span, rows)
-        return
-    more = np.zeros(1, ROW_DTYPE)
-    measure_spans(view, span, more)
-    rows["digest"] += more["digest"]
-    rows["count"] += more["count"]
 
 
 def _measure_scales(

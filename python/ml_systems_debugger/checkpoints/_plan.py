@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels import SPAN_DTYPE
+from ..kernels import BLOCK, SPAN_DTYPE
 from .contract import TensorInfo
 from .dtypes import DTYPES, Dtype
 
@@ -154,14 +154,15 @@ class _Columns(NamedTuple):
         units = np.array(per_type(tensors, lambda k: k.unit_bytes), np.int64)
         bare = np.array([i.layout is None for i in tensors], np.bool_)
         whole = np.array(per_type(tensors, lambda k: not k.quantised), np.bool_)
+        items = np.array(per_type(tensors, item_bytes), np.int64)
         return cls(
             sizes,
             np.array([i.offset for i in tensors], np.int64),
             np.array([names[i.file] for i in tensors], np.int64),
             units,
-            np.array(per_type(tensors, item_bytes), np.int64),
+            items,
             np.array(per_type(tensors, lambda k: KERNEL_CODES[k.kernel or "uint8"]), np.int64),
-            bare & whole & (sizes <= units),
+            bare & whole & (sizes <= units) & (sizes // items <= BLOCK),
         )
 
 
