@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,3 +76,50 @@ def test_what_is_none_is_refused_with_the_file_and_the_value(
         load_calibration(path)
     assert "broken.json" in str(caught.value)
     assert said in str(caught.value)
+
+
+def labelled(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return confidences that claim too much, and whether each was right."""
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(0.05, 0.95, n)
+    odds = np.log(truth / (1 - truth))
+    return 1 / (1 + np.exp(-(2.0 * odds + 1.0))), rng.uniform(size=n) < truth
+
+
+def error(calibration: Calibration, raw: np.ndarray, right: np.ndarray) -> float:
+    """Return the expected calibration error over ten bins of equal width."""
+    made = np.array([calibration(float(value)) for value in raw])
+    bins = np.minimum((made * 10).astype(int), 9)
+    return float(sum(
+        abs(made[bins == at].mean() - right[bins == at].mean()) * (bins == at).mean()
+        for at in range(10) if (bins == at).any()
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [Platt, Isotonic])
+def test_what_is_learnt_holds_on_other_runs(kind: type[Platt] | type[Isotonic]) -> None:
+    learnt = kind.fit(*labelled(4000, 1))
+    raw, right = labelled(4000, 2)
+    assert error(Identity(), raw, right) > 0.1
+    assert error(learnt, raw, right) < 0.04
+
+
+def test_platt_finds_the_curve() -> None:
+    learnt = Platt.fit(*labelled(40_000, 3))
+    assert (learnt.slope, learnt.offset) == pytest.approx((0.5, -0.5), abs=0.05)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40))
+def test_any_labels_give_a_map_that_keeps_the_order(pairs: list[tuple[float, bool]]) -> None:
+    raw, right = [p[0] for p in pairs], [p[1] for p in pairs]
+    for learnt in (Platt.fit(raw, right), Isotonic.fit(raw, right)):
+        made = [learnt(at / 20) for at in range(21)]
+        assert all(0.0 <= value <= 1.0 for value in made)
+        assert made == sorted(made)
+
+
+def test_no_labels_are_refused() -> None:
+    for raw, right in (([], []), ([0.5], [True, False]), ([1.5], [True])):
+        for kind in (Platt, Isotonic):
+            with pytest.raises(ConfigurationError):
+                kind.fit(raw, right)

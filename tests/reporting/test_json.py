@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
 
 from ml_systems_debugger import diagnose
-from ml_systems_debugger.core import DebugReport, DetectionResult, Severity, Status
+from ml_systems_debugger.core import DebugReport, DetectionResult, Finding, Severity, Status
 from ml_systems_debugger.reporting import Reporter, ReportFormat, json_schema, render_many
 
 from .conftest import reports
@@ -133,3 +133,17 @@ def test_numbers_that_are_not_finite_are_three_words() -> None:
     found = DetectionResult("nan_detected", True, 1.0, evidence)
     made = strict(DebugReport(0.0, [found]).to_json())["detections"][0]["evidence"]
     assert made == {"a": "NaN", "b": "Infinity", "c": "-Infinity"}
+
+
+def test_a_name_that_is_no_text_can_be_written() -> None:
+    name = b"layer\xff".decode("utf-8", "surrogateescape")
+    found = Finding("loss_spike", Severity.HIGH, 1.0, 3, layer=name, message=name)
+    report = DebugReport(0.0, [DetectionResult.of_findings("loss_spike", "x", [found])])
+    text = report.to_json()
+    text.encode("utf-8")
+    document = strict(text)
+    VALIDATOR.validate(document)
+    assert document["detections"][0]["layer"] == name
+    assert r"layer\udcff" in str(report)
+    for written in (str(report), report.to_markdown(), render_many([(name, report)], "json")):
+        written.encode("utf-8")

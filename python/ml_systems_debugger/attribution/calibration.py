@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..core import ConfigurationError
 
 __all__ = ["Calibration", "Identity", "Isotonic", "Platt", "load_calibration"]
 
 CALIBRATION_VERSION = "1.0"
+
+Floats = npt.NDArray[np.float64]
+
+_STEPS, _CLOSE, _RIDGE = 100, 1e-10, 1e-9  # of Newton's method
 
 
 class Calibration(ABC):
@@ -95,10 +102,46 @@ class Platt(Calibration):
                 f"{self.slope} and offset {self.offset}"
             )
 
+    @classmethod
+    def fit(cls, confidences: Sequence[float], right: Sequence[bool]) -> Platt:
+        """Learn from labelled runs, by Newton's method on the penalised likelihood.
+
+        Parameters
+        ----------
+        confidences : sequence of float [n]
+            Raw ones.
+        right : sequence of bool [n]
+            Whether each cause was the true one. As Platt does, they count as
+            (n1 + 1) / (n1 + 2) and 1 / (n0 + 2), so that few labels claim little.
+
+        Raises
+        ------
+        ConfigurationError
+            If there are none, or not as many of the one as of the other.
+        """
+        raw, hits = _pairs(confidences, right)
+        x = np.array([_log_odds(value) for value in raw])
+        positive = float(hits.sum())
+        target = np.where(hits > 0, (positive + 1) / (positive + 2), 1 / (len(hits) - positive + 2))
+        slope, offset = 0.0, float(_log_odds(float(target.mean())))
+        for _ in range(_STEPS):
+            p = 1.0 / (1.0 + np.exp(-np.clip(slope * x + offset, -700, 700)))
+            weight = p * (1.0 - p)
+            # The small ridge keeps the step finite where all confidences are equal.
+            hessian = np.array([[weight @ (x * x), weight @ x], [weight @ x, weight.sum()]])
+            step = np.linalg.solve(
+                hessian + _RIDGE * np.eye(2), np.array([(target - p) @ x, (target - p).sum()])
+            )
+            slope, offset = slope + float(step[0]), offset + float(step[1])
+            if np.abs(step).max() < _CLOSE:
+                break
+        if slope < 0:  # worse than chance: the order must stay, so only the level is learnt
+            return cls(0.0, _log_odds(float(target.mean())))
+        return cls(slope, offset)
+
     def __call__(self, confidence: float) -> float:
         """Return the calibrated confidence; 0 and 1 count as 1e-6 from the ends."""
-        held = min(max(confidence, 1e-6), 1.0 - 1e-6)
-        odds = self.slope * math.log(held / (1.0 - held)) + self.offset
+        odds = self.slope * _log_odds(confidence) + self.offset
         return 1.0 / (1.0 + math.exp(-min(max(odds, -700.0), 700.0)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,6 +181,25 @@ class Isotonic(Calibration):
                 f"as of the other, all from 0 to 1; got {self.raw} and {self.calibrated}"
             )
 
+    @classmethod
+    def fit(cls, confidences: Sequence[float], right: Sequence[bool]) -> Isotonic:
+        """Learn from labelled runs, by pooling neighbours that would fall (Ayer et al., 1955).
+
+        Parameters and errors are those of `Platt.fit`.
+        """
+        raw, hits = _pairs(confidences, right)
+        blocks: list[tuple[float, float, float]] = []  # sum of confidences, of hits, number
+        for value in np.unique(raw):
+            same = raw == value
+            blocks.append((float(value * same.sum()), float(hits[same].sum()), float(same.sum())))
+            while (
+                len(blocks) > 1 and blocks[-2][1] / blocks[-2][2] >= blocks[-1][1] / blocks[-1][2]
+            ):
+                x, y, n = blocks.pop()
+                a, b, m = blocks.pop()
+                blocks.append((a + x, b + y, m + n))
+        return cls(tuple(min(x / n, 1.0) for x, _, n in blocks), tuple(y / n for _, y, n in blocks))
+
     def __call__(self, confidence: float) -> float:
         """Return the calibrated confidence."""
         at = bisect.bisect_right(self.raw, confidence)
@@ -156,6 +218,22 @@ class Isotonic(Calibration):
             "calibration_version": CALIBRATION_VERSION, "kind": "isotonic",
             "raw": list(self.raw), "calibrated": list(self.calibrated),
         }  # fmt: skip
+
+
+def _log_odds(confidence: float) -> float:
+    held = min(max(confidence, 1e-6), 1.0 - 1e-6)
+    return math.log(held / (1.0 - held))
+
+
+def _pairs(confidences: Sequence[float], right: Sequence[bool]) -> tuple[Floats, Floats]:
+    raw, hits = np.asarray(confidences, np.float64), np.asarray(right, np.float64)
+    if raw.shape != hits.shape or raw.ndim != 1 or not len(raw):
+        raise ConfigurationError(
+            f"as many labels as confidences, at least one of each; got {hits.shape} and {raw.shape}"
+        )
+    if not bool(((raw >= 0.0) & (raw <= 1.0)).all()):
+        raise ConfigurationError("confidences lie between 0 and 1")
+    return raw, hits
 
 
 def load_calibration(path: str | os.PathLike[str]) -> Calibration:
