@@ -171,6 +171,10 @@ class TestLines:
         assert found["train:loss"] == ([3], [1.5])
         assert found["val_accuracy"] == ([3], [0.5])
 
+    def test_lines_that_all_differ_in_words(self) -> None:
+        text = "".join(f"run w{'x' * (i % 900)}y step={i} loss={i}\n" for i in range(2000))
+        assert read(text)["loss"] == (list(range(2000)), list(range(2000)))
+
     def test_ranks_that_write_between_each_other(self) -> None:
         text = "".join(f"[rank{r}]: step={s} loss={s + r / 10}\n" for s in range(3) for r in (1, 0))
         assert read(text) == {

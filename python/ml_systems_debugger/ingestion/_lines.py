@@ -146,10 +146,9 @@ def _name(words: str, separator: str, names: Mapping[str, str]) -> str:
 class Template:
     """A pattern made of one parsed line: matches lines that differ from it in numbers only."""
 
-    __slots__ = ("match", "parsed", "pattern")
+    __slots__ = ("match", "pattern")
 
     def __init__(self, line: str, parsed: Parsed) -> None:
-        self.parsed = parsed
         parts = []
         last = 0
         for field in parsed.fields:

@@ -16,7 +16,10 @@ from ._table import Column, Table
 
 __all__ = ["LogReader"]
 
-_TEMPLATES = 32
+_RECENT = 32
+"""Patterns tried on every line before the grammar is."""
+_MAX_LEARNED = 512
+"""Patterns made at most: a log whose lines all differ in words is left to the grammar."""
 _FLUSH = 1 << 13
 _TRACEBACK = "Traceback (most recent"
 
@@ -24,12 +27,12 @@ _Part = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
 
 
 class _Matched:
-    """The lines that one template matched, and the numbers in them by field."""
+    """The lines that hold the same fields, and the numbers in them by field."""
 
-    __slots__ = ("groups", "parts", "rows", "template")
+    __slots__ = ("groups", "parsed", "parts", "rows")
 
-    def __init__(self, template: Template) -> None:
-        self.template = template
+    def __init__(self, parsed: Parsed) -> None:
+        self.parsed = parsed
         self.rows: list[int] = []
         self.groups: list[tuple[str, ...]] = []
         self.parts: dict[str, list[_Part]] = {}
@@ -39,7 +42,7 @@ class _Matched:
         if not self.rows:
             return
         rows = np.array(self.rows, np.int64)
-        fields = self.template.parsed.fields
+        fields = self.parsed.fields
         numbers = [at for at, field in enumerate(fields) if field.name != "timestamp"]
         # Most often every group is a plain number: then one native call reads them all.
         plain = len(numbers) == len(fields) and len(fields) > 0
@@ -61,7 +64,7 @@ class _Matched:
                 values = values * field.factor
             part = (values, rows if places is None else rows[places])
             self.parts.setdefault(field.name, []).append(part)
-        for name, value in self.template.parsed.constants:
+        for name, value in self.parsed.constants:
             self.parts.setdefault(name, []).append((np.full(len(rows), value), rows))
         self.rows, self.groups = [], []
 
@@ -73,8 +76,9 @@ class LogReader:
         self.source = source
         self.repeated = 0
         self.lines = array("q")  # of every row, its line
-        self._recent: list[_Matched] = []
-        self._all: dict[str, _Matched] = {}
+        self._recent: list[tuple[Template, _Matched]] = []
+        self._learned = 0
+        self._all: dict[tuple[Any, ...], _Matched] = {}
         self._events: tuple[list[int], list[str]] = ([], [])
         self._last = ""
         self._in_traceback = False
@@ -89,8 +93,8 @@ class LogReader:
             self._event(number, line)
             return
         recent = self._recent
-        for at, matched in enumerate(recent):
-            found = matched.template.match(line)
+        for at, (template, matched) in enumerate(recent):
+            found = template.match(line)
             if found is not None:
                 if at:
                     recent.insert(0, recent.pop(at))
@@ -106,11 +110,12 @@ class LogReader:
                 self._event(number, line)
 
     def _learn(self, number: int, line: str, parsed: Parsed) -> None:
-        template = Template(line, parsed)
-        known = self._all.setdefault(template.pattern, _Matched(template))
-        if known not in self._recent:
-            self._recent.insert(0, known)
-            del self._recent[_TEMPLATES:]
+        shape = (*((f.name, f.factor) for f in parsed.fields), parsed.dialect, parsed.constants)
+        known = self._all.setdefault(shape, _Matched(parsed))
+        if self._learned < _MAX_LEARNED:
+            self._learned += 1
+            self._recent.insert(0, (Template(line, parsed), known))
+            del self._recent[_RECENT:]
         groups = tuple(line[field.start : field.end] for field in parsed.fields)
         self._measured(number, line, known, groups)
 
@@ -148,7 +153,7 @@ class LogReader:
             columns["log_event"] = Column(texts, np.array(self._events[0], np.int64))
         if "step" not in columns:
             _epochs_as_steps(columns)
-        dialects = {m.template.parsed.dialect for m in self._all.values()} - {""}
+        dialects = {m.parsed.dialect for m in self._all.values()} - {""}
         metadata: dict[str, Any] = {"format": "log", "dialects": sorted(dialects)}
         if self.repeated:
             metadata["repeated_lines"] = self.repeated
