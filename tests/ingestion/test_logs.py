@@ -120,6 +120,20 @@ class TestTrainers:
         assert found["loss"] == ([100], [14.6])
         assert found["grad_norm"] == ([100], [4.6])
 
+    def test_mlperf(self) -> None:
+        line = (
+            ':::MLLOG {{"namespace": "", "time_ms": 1615000000000, "event_type": "POINT_IN_TIME", '
+            '"key": "{}", "value": {}, "metadata": {{"file": "x.py", "lineno": 12, '
+            '"epoch_num": {}}}}}'
+        )
+        found = read("\n".join([
+            line.format("eval_accuracy", 0.5, 1), line.format("seed", "null", 1),
+            line.format("train_loss", "NaN", 2), line.format("eval_accuracy", 0.75, 2),
+        ]))  # fmt: skip
+        assert found["eval_accuracy"] == ([1, 2], [0.5, 0.75])
+        assert found["train:loss"][0] == [2]
+        assert math.isnan(found["train:loss"][1][0])
+
     def test_keras(self) -> None:
         found = read(
             "Epoch 1/2\n1875/1875 [======] - 3s 1ms/step - loss: 0.2 - val_loss: 0.25\n"

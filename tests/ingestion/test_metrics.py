@@ -269,7 +269,7 @@ class TestSteps:
             ("val_loss", 0): [2],
             ("val_loss (restart 1)", 1): [2, 4],
         }
-        assert "restarted 1 times" in signals.metadata["order"][0]
+        assert "goes back from 3 to 2" in signals.metadata["order"][0]
 
     def test_an_evaluation_written_late_is_no_restart(self) -> None:
         source = csv_of("step,loss,val_loss", "10,5,", "20,4,", "10,,9", "30,3,", "30,,8")

@@ -30,6 +30,8 @@ class Dialect:
         Whether fields stand between bars, with names of several words.
     constants : mapping of str to float
         What the line says without a number.
+    named : compiled pattern, optional
+        Where the quantity stands apart from its name: finds ``key`` and ``value``.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Dialect:
     names: Mapping[str, str] = field(default_factory=dict)
     bars: bool = False
     constants: Mapping[str, float] = field(default_factory=dict)
+    named: re.Pattern[str] | None = None
 
 
 DIALECTS: tuple[Dialect, ...] = (
@@ -73,6 +76,12 @@ DIALECTS: tuple[Dialect, ...] = (
         "torchtitan",
         re.compile(r"\bstep:\s*\d+\s+loss:.*\btps:"),
         {"memory": "memory_reserved"},
+    ),
+    Dialect(
+        "mlperf",
+        re.compile(r":::MLLOG \{"),
+        {"time_ms": "", "lineno": "", "value": "", "epoch_num": "epoch", "step_num": "step"},
+        named=re.compile(r'"key":\s*"(?P<key>[^"]+)",\s*"value":\s*(?P<value>[-+\w.]+)\s*[,}]'),
     ),
     Dialect("fairseq", re.compile(r"\| (?:train|train_inner|valid) \|"), {"wall": "", "wps": ""}),
 )

@@ -19,6 +19,7 @@ _NUMBER = (
     r"|(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)(?![A-Za-z]))"
 )
 _WORD = r"(?!(?i:nan|inf|infinity)\b)[A-Za-z_][\w./\-@]*"
+_ONE_NUMBER = re.compile(_NUMBER)
 _UNIT = r"(?P<unit>\s?(?:[num\u00b5]?s|sec|min|[kKMGT]i?B|%)(?![\w/])|[kKMGT]i?B(?=\())?"
 # Behind a value neither a word, nor more of a date, a time or a version may follow.
 _END = r"(?![\w])(?![.:\-]\d)"
@@ -122,6 +123,9 @@ def _fields(line: str, dialect: Dialect | None) -> list[Field]:
             key = "_".join(match["key"].lower().split())
             add(names.get(key, match["key"]), *match.span("value"))
         return sorted(found.values(), key=lambda field: field.start)
+    apart = None if dialect is None or dialect.named is None else dialect.named.search(line)
+    if apart is not None and _ONE_NUMBER.fullmatch(apart["value"]):
+        add(apart["key"], *apart.span("value"))
     for match in _PAIR.finditer(line):
         name = _name(match["key"], match["sep"], names)
         add(name, *match.span("value"), match["unit"] or "")

@@ -17,8 +17,12 @@ _DISORDER = 8
 _FEW = 3
 """So many restarts are believed however short the run is."""
 
+_SHOWN = 5
+
 Steps = npt.NDArray[np.int64]
 Part = tuple[Hashable, "Steps | None", Steps]
+_Span = tuple[int, int, int, int]
+"""The rows before and behind a place where the step goes back, and the steps there."""
 
 
 @dataclass(slots=True)
@@ -60,9 +64,9 @@ def ordered(parts: Sequence[Part], epochs: npt.NDArray[np.float64] | None = None
         Where steps go back exactly as the epoch goes up, they are counted per
         epoch and are counted on.
     """
-    spans: dict[Hashable, set[tuple[int, int]]] = {}
+    spans: dict[Hashable, set[_Span]] = {}
     longest: dict[Hashable, int] = {}
-    seen: dict[int, list[tuple[int, int]]] = {}
+    seen: dict[int, list[_Span]] = {}
     for owner, rows, steps in parts:
         found = seen.get(id(steps))  # dense columns share one array of steps
         if found is None:
@@ -80,11 +84,11 @@ def ordered(parts: Sequence[Part], epochs: npt.NDArray[np.float64] | None = None
     return Ordered([rules[owner].apply(rows, steps) for owner, rows, steps in parts], notes)
 
 
-def _decreases(rows: Steps | None, steps: Steps) -> list[tuple[int, int]]:
+def _decreases(rows: Steps | None, steps: Steps) -> list[_Span]:
     at = np.flatnonzero(steps[1:] < steps[:-1])
-    if rows is None:
-        return [(a, a + 1) for a in at.tolist()]
-    return list(zip(rows[at].tolist(), rows[at + 1].tolist(), strict=True))
+    before, behind = (at, at + 1) if rows is None else (rows[at], rows[at + 1])
+    columns = (before, behind, steps[at], steps[at + 1])
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 @dataclass(slots=True)
@@ -109,25 +113,27 @@ class _Rule:
 
 
 def _rule(
-    spans: list[tuple[int, int]],
+    spans: list[_Span],
     rows: int,
     series: list[tuple[Steps | None, Steps]],
     epochs: npt.NDArray[np.float64] | None,
 ) -> _Rule:
-    cuts: list[tuple[int, int]] = []
-    for before, behind in spans:  # fewest points that lie in every span: the earliest ends
-        if not cuts or cuts[-1][1] <= before:
-            cuts.append((before, behind))
-    places = np.array([behind for _, behind in cuts], np.int64)
+    cuts: list[_Span] = []
+    for span in spans:  # fewest points that lie in every span: the earliest ends
+        if not cuts or cuts[-1][1] <= span[0]:
+            cuts.append(span)
+    places = np.array([span[1] for span in cuts], np.int64)
     if not cuts:
         return _Rule(places)
-    if epochs is not None and all(epochs[b] > epochs[a] for a, b in cuts):
+    if epochs is not None and all(epochs[b] > epochs[a] for a, b, *_ in cuts):
         offsets = _offsets(places, series)
         return _Rule(places, offsets, note="steps are counted per epoch; they were counted on")
     if len(cuts) > max(_FEW, rows // _DISORDER):
         note = f"rows are out of order ({len(cuts)} times in {rows}); they were sorted by step"
         return _Rule(places, sort=True, note=note)
-    return _Rule(places, note=f"restarted {len(cuts)} times: the step goes back")
+    shown = ", ".join(f"from {last} to {first}" for *_, last, first in cuts[:_SHOWN])
+    more = f" and {len(cuts) - _SHOWN} more" if len(cuts) > _SHOWN else ""
+    return _Rule(places, note=f"restarted where the step goes back {shown}{more}")
 
 
 def _offsets(cuts: Steps, series: list[tuple[Steps | None, Steps]]) -> Steps:
