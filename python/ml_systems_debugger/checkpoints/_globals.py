@@ -37,10 +37,15 @@ _EXPECTED_PREFIXES = ("torch._utils._rebuild_", "torch.distributed.checkpoint.me
 # name; so all of it counts as that, but for these modules of plain values. Which group a global
 # falls into only sets the severity: whatever is not expected above is reported.
 _VALUE_MODULES = {
-    "argparse", "array", "calendar", "collections", "datetime", "decimal", "enum", "fractions",
-    "ipaddress", "numbers", "pathlib", "random", "string", "uuid", "zoneinfo",
+    "abc", "argparse", "array", "calendar", "collections", "dataclasses", "datetime", "decimal",
+    "enum", "fractions", "ipaddress", "numbers", "pathlib", "random", "re", "string", "typing",
+    "uuid", "zoneinfo",
 }  # fmt: skip
-_VALUE_NAMES = {"functools.partial", "types.SimpleNamespace", "types.MappingProxyType"}
+_VALUE_NAMES = {
+    "functools.partial", "io.BytesIO", "_io.BytesIO", "io.StringIO", "_io.StringIO",
+    "logging.getLogger", "types.SimpleNamespace", "types.MappingProxyType",
+}  # fmt: skip
+_RUNNING_NAMES = {"torch.load", "torch.compile", "numpy.load", "numpy.fromfile", "numpy.memmap"}
 _RUNNING_MODULES = {
     "__builtin__", "commands", "copy_reg", "copyreg extension", "urllib2", "httplib", "pip", "dill",
     "cloudpickle", "joblib", "requests", "aiohttp", "numpy.testing", "numpy.f2py", "torch.hub",
@@ -75,7 +80,7 @@ def judge_globals(found: Iterable[Global], file: str) -> list[CheckpointFinding]
 def _expected(one: Global) -> bool:
     if one.path in _EXPECTED or one.path.startswith(_EXPECTED_PREFIXES):
         return True
-    if one.module == "torch" and not one.called:
+    if one.module == "torch" and not one.called and one.path not in _RUNNING_NAMES:
         return True  # dtypes, layouts, storage types: attributes that are only looked up
     if one.module in ("torch", "torch.cuda"):
         return any(one.name.endswith(kind) for kind in _TORCH_TYPES)
@@ -87,6 +92,8 @@ def _can_run(one: Global) -> bool:
     """Whether a global is of a module that can run programs, open files or load code."""
     if one.path in _VALUE_NAMES:
         return False
+    if one.path in _RUNNING_NAMES:
+        return True
     parts = one.module.split(".")
     if parts[0] in sys.stdlib_module_names:
         return parts[0] not in _VALUE_MODULES
