@@ -35,11 +35,14 @@ GAP = 8  # good values that end an occurrence: fewer between two bad ones make i
 RING = 8  # last finite values kept, for what came before
 PERSISTENT = 3  # bad values in one occurrence that are no accident
 ENOUGH = 10  # finite scalars after which a series counts as checked
+SEPARATE = 8  # findings per series; further short occurrences are only counted
 
 # Quantities whose being non-finite ends a training, as against one more number in a log.
 _STATE = frozenset({"parameter", "param_norm"})
 _GRADIENT = frozenset({"grad_norm", "gradient", "update_ratio"})
 _SCALING = ("loss_scale", "skipped_step")
+# What a run is called healthy by; a finite learning rate says nothing of it.
+_TELLING = frozenset({"loss", "grad_norm", "param_norm"})
 
 
 class NonFiniteDetector(BaseDetector):
@@ -64,6 +67,7 @@ class NonFiniteDetector(BaseDetector):
             "checked": Column(np.int64),
             "total": Column(np.int64),
             "open": Column(np.bool_),
+            "opened": Column(np.int64),
             "good": Column(np.int64),
             "count": Column(np.int64),
             "onset": Column(np.int64),
@@ -73,6 +77,8 @@ class NonFiniteDetector(BaseDetector):
         }
         state = FoldState(self.name, self.layout, columns)
         state.memory["scaling_since"] = None
+        state.memory["row_of"] = {}  # finding to row
+        state.memory["open"] = {}  # row to the finding that is open there
         return state
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
@@ -108,6 +114,8 @@ class NonFiniteDetector(BaseDetector):
         row = state.row(series.key)
         for at in range(len(series)):
             array = series.values[at]
+            if not _numeric(array):
+                continue
             state["checked"][row] += 1
             if not has_nonfinite(array) or not self.bad_count(array):
                 state["finite"][row] += 1
@@ -122,7 +130,7 @@ class NonFiniteDetector(BaseDetector):
         assert first is not None  # there is a bad one  # noqa: S101
         return {
             "elements": math.prod(shape),
-            "bad_elements": self.bad_count(array),
+            "bad_elements": min(self.bad_count(array), math.prod(shape)),  # complex: by parts
             "first_flat_index": first,
             "first_index": tuple(int(i) for i in np.unravel_index(first, shape)),
             "shape": shape,
@@ -149,9 +157,12 @@ class NonFiniteDetector(BaseDetector):
             state["good"][row] += len(found)
             return
         state["open"][row] = False
-        finding = state.findings.get(self._id(series.key, int(state["onset"][row])))
+        finding = state.findings.get(state.memory["open"].pop(str(row), ""))
         if finding is not None:
-            ended = replace(finding, end_step=int(state["last_bad"][row]))
+            count = int(finding.evidence["count"])
+            severity = _severity(series.key, count, False, _scaled(state, finding))
+            last = int(state["last_bad"][row])
+            ended = replace(finding, end_step=last, severity=severity)
             state.close(int(series.steps[start + int(found[needed - 1])]), ended)
 
     def _bad_run(
@@ -169,31 +180,62 @@ class NonFiniteDetector(BaseDetector):
         first, last = int(series.steps[begin]), int(series.steps[end])
         state["total"][row] += held
         state["good"][row] = 0
-        before = int(state["count"][row]) if state["open"][row] else 0
-        if not state["open"][row]:
+        new = not state["open"][row]
+        before = 0 if new else int(state["count"][row])
+        after = before + held
+        if new:
             state["open"][row] = True
             state["onset"][row] = first
-            ring = state["ring"][row]
-            if series.kind is SeriesKind.SCALAR:
-                ring = _last_finite(ring, series.values, begin)
-            opened = self._opened(key, first, ring, inside or {})
-            severity = _severity(key, 1, True, _scaled(state, opened))
-            state.open(first, replace(opened, severity=severity))
-        state["count"][row] = before + held
+            if state["opened"][row] < SEPARATE:
+                self._open(state, row, series, begin, inside, 1, first)
+            else:
+                state.dropped_findings += 1
+        state["count"][row] = after
         state["last_bad"][row] = last
-        finding = state.findings.get(self._id(key, int(state["onset"][row])))
-        if finding is None:
-            return
-        if before < PERSISTENT <= before + held:
+        lasts = before < PERSISTENT <= after
+        decided = last
+        if lasts:
             # What the event says is known at the third bad value, however the history is cut.
             third = _nth_bad(self, series, begin, end, PERSISTENT - before, inside is not None)
             decided = int(series.steps[third])
+            if str(row) not in state.memory["open"]:
+                state.dropped_findings -= 1  # no short one after all
+                self._open(state, row, series, begin, inside, PERSISTENT, decided)
+                lasts = False
+        finding = state.findings.get(state.memory["open"].get(str(row), ""))
+        if finding is None:
+            return
+        if lasts:
             state.replace(_counted(state, key, finding, PERSISTENT, decided), decided)
-        state.replace(_counted(state, key, finding, before + held, last))
+        state.replace(_counted(state, key, finding, after, last))
+
+    def _open(
+        self, state: FoldState, row: int, series: Series, begin: int,
+        inside: dict[str, Any] | None, count: int, decided: int,
+    ) -> None:  # fmt: skip
+        """Open the finding of an occurrence of which `count` values are known."""
+        onset = int(state["onset"][row])
+        ring = state["ring"][row]
+        if count > 1:  # its beginning was let pass, and with it what came before
+            ring = np.full(RING, np.nan)
+        elif series.kind is SeriesKind.SCALAR:
+            ring = _last_finite(ring, series.values, begin)
+        finding_id = f"{self.name}:{_place(series.key)}:{onset}"
+        while finding_id in state.findings:  # several occurrences within one step
+            finding_id += "+"
+        finding = self._opened(series.key, onset, ring, inside or {}, finding_id)
+        if count > 1:
+            finding = replace(finding, evidence={**finding.evidence, "from_the_start": False})
+        finding = _counted(state, series.key, finding, count, decided)
+        state["opened"][row] += 1
+        if state.open(decided, finding):
+            state.memory["row_of"][finding_id] = row
+            state.memory["open"][str(row)] = finding_id
 
     def _opened(
-        self, key: SeriesKey, step: int, ring: npt.NDArray[np.float64], inside: dict[str, Any]
-    ) -> Finding:
+        self, key: SeriesKey, step: int, ring: npt.NDArray[np.float64], inside: dict[str, Any],
+        finding_id: str,
+    ) -> Finding:  # fmt: skip
         known = ring[np.isfinite(ring)]
         evidence: dict[str, Any] = {"series": str(key), "quantity": key.name, "count": 0, **inside}
         if len(known):
@@ -202,19 +244,18 @@ class NonFiniteDetector(BaseDetector):
         evidence["from_the_start"] = not len(known) and not inside
         return Finding(
             self.failure_mode, Severity.MEDIUM, 0.99, step, None, key.layer, key.replica_id,
-            "", evidence, self._id(key, step),
+            "", evidence, finding_id,
         )  # fmt: skip
-
-    def _id(self, key: SeriesKey, onset: int) -> str:
-        return f"{self.name}:{key}:{onset}"
 
     def conclude(self, state: Any) -> DetectionResult:
         """Return what the state says; see `BaseDetector.conclude`."""
-        rows = {str(key): (key, row) for row, key in enumerate(state.keys)}
+        keys = state.keys
+        rows = {found: int(row) for found, row in state.memory["row_of"].items()}
         findings = [
-            self._judged(state, finding, *rows[str(finding.evidence["series"])])
+            self._judged(state, finding, keys[rows[finding.finding_id]], rows[finding.finding_id])
             for finding in state.findings.values()
         ]
+        findings += self._unopened(state)
         findings = _first_marked(findings)
         judged = sorted({k.name for r, k in enumerate(state.keys) if self._checked(state, r, k)})
         count = int(sum(int(state["checked"][row]) for row in range(len(state.keys))))
@@ -226,19 +267,40 @@ class NonFiniteDetector(BaseDetector):
             more["reason"] = f"{state.dropped_findings} further occurrences are only counted"
         return DetectionResult.of_findings(self.failure_mode, self.name, findings, **more)
 
+    def _unopened(self, state: FoldState) -> Iterator[Finding]:
+        """Yield what ends a series that had too many short occurrences to keep each."""
+        for row, key in enumerate(state.keys):
+            if state["open"][row] and not state["good"][row]:
+                if str(row) in state.memory["open"]:
+                    continue
+                onset, last = int(state["onset"][row]), int(state["last_bad"][row])
+                name = f"{self.name}:{_place(key)}:{onset}:last"
+                finding = self._opened(key, onset, state["ring"][row], {}, name)
+                finding = _counted(state, key, finding, int(state["count"][row]), last)
+                yield self._judged(state, finding, key, row)
+
     def _checked(self, state: FoldState, row: int, key: SeriesKey) -> bool:
-        return key.kind is SeriesKind.ARRAY or bool(state["finite"][row] >= ENOUGH)
+        if key.kind is SeriesKind.ARRAY:
+            return bool(state["checked"][row])
+        return key.name in _TELLING and bool(state["finite"][row] >= ENOUGH)
 
     def _judged(self, state: FoldState, finding: Finding, key: SeriesKey, row: int) -> Finding:
         """Return the finding with the severity that its whole course deserves."""
         assert finding.onset_step is not None  # every occurrence has one  # noqa: S101
-        goes_on = bool(state["open"][row]) and int(state["onset"][row]) == finding.onset_step
+        at = state.memory["open"].get(str(row), finding.finding_id)
+        goes_on = bool(
+            state["open"][row]
+            and not state["good"][row]
+            and int(state["onset"][row]) == finding.onset_step
+            and at == finding.finding_id
+        )
         count = int(finding.evidence["count"])
         scaled = _scaled(state, finding)
         evidence = {
             **finding.evidence,
             "goes_on": goes_on,
             "recovered": not goes_on,
+            "occurrences": int(state["opened"][row]),
             "loss_scaling": scaled,
             "checked": int(state["checked"][row]),
         }
@@ -270,6 +332,20 @@ class NonFiniteDetector(BaseDetector):
         return text + "."
 
 
+def _place(key: SeriesKey) -> str:
+    """Return the series in words that no other series has."""
+    train = " (train)" if key.split == "train" else ""  # `str` leaves the usual split out
+    arrays = " (arrays)" if key.kind is SeriesKind.ARRAY else ""
+    replica = " (by name)" if isinstance(key.replica_id, str) else ""
+    return f"{key}{train}{arrays}{replica}"
+
+
+def _numeric(array: Any) -> bool:
+    """Return whether an array holds numbers; text and objects have no NaN to look for."""
+    kind = getattr(getattr(array, "dtype", None), "kind", None)  # torch's dtypes have none
+    return kind is None or kind in "biufcV"  # V: bfloat16 and the like of ml_dtypes
+
+
 def _counted(state: FoldState, key: SeriesKey, finding: Finding, count: int, last: int) -> Finding:
     """Return the finding as it stands after `count` bad values, the last at step `last`."""
     evidence = {**finding.evidence, "count": count, "last_bad_step": last}
@@ -293,7 +369,9 @@ def _severity(key: SeriesKey, count: int, goes_on: bool, scaled: bool) -> Severi
         return Severity.CRITICAL if lasting else Severity.HIGH
     if key.name in _GRADIENT:
         if goes_on:
-            return Severity.CRITICAL if count > 1 or not scaled else Severity.MEDIUM
+            if count > 1:
+                return Severity.CRITICAL
+            return Severity.MEDIUM if scaled else Severity.HIGH
         if scaled:  # dynamic loss scaling skips such steps: that is how it works
             return Severity.LOW if count < 50 else Severity.MEDIUM
         return Severity.HIGH if count >= PERSISTENT else Severity.MEDIUM
