@@ -49,7 +49,6 @@ class Case:
     cause: RootCauseLike
     links: tuple[Link, ...]
     findings: tuple[Finding, ...]
-    probability: float
     odds: float
     against: tuple[str, ...]
 
@@ -110,9 +109,11 @@ def _explained_away(cases: Mapping[str, Case]) -> list[Case]:
     for cause, case in cases.items():
         for special in SPECIAL_CASES.get(cause, ()):
             if (other := cases.get(special)) is not None:
-                doubt = max(1.0 - other.probability, _EXPLAINED)
-                text = f"{special.replace('_', ' ')} would explain the same"
-                case = replace(case, odds=case.odds * doubt, against=(*case.against, text))
+                doubt = max(1.0 / (1.0 + other.odds), _EXPLAINED)
+                case = replace(case, odds=case.odds * doubt)
+                if doubt < 0.5:
+                    text = f"{special.replace('_', ' ')} would explain the same"
+                    case = replace(case, against=(*case.against, text))
         made.append(case)
     return made
 
@@ -159,7 +160,7 @@ def _case(found: Sequence[Link]) -> Case:
     # Each finding once, by identity: evidence may hold arrays, which have no equality.
     findings = tuple({id(link.finding): link.finding for link in found}.values())
     return Case(
-        links[0].rule.cause, links, findings, probability, probability / (1.0 - probability) * odds,
+        links[0].rule.cause, links, findings, probability / (1.0 - probability) * odds,
         tuple(texts),
     )  # fmt: skip
 
@@ -174,8 +175,5 @@ def _same(condition: Condition) -> tuple[str, str, str]:
 
 
 def _said(condition: Condition, facts: Facts) -> str:
-    """Return the condition in words; with its fact where it has none."""
-    if condition.says:
-        return fill(condition.says, facts) or condition.fact.replace("_", " ")
-    value = "" if condition.value is None else f" {condition.value}"
-    return f"{condition.fact} {condition.op}{value}"
+    """Return the condition in words, with its numbers where they are known."""
+    return fill(condition.says, facts) or str(condition)

@@ -67,6 +67,10 @@ class Condition:
                 f"condition on {self.fact!r}: op is one of {known}, got {self.op!r}"
             )
 
+    def __str__(self) -> str:
+        value = "" if self.op in _PRESENCE else f" {self.value}"
+        return self.says or f"{self.fact} {self.op}{value}"
+
     def holds(self, facts: Mapping[str, Any]) -> bool:
         """Return whether it holds; a comparison with a fact that is not there does not."""
         if self.op in _PRESENCE:
