@@ -42,7 +42,7 @@ std::ptrdiff_t fold(const py::array_t<double>& values, const py::array_t<std::in
 
 }  // namespace
 
-void register_trail(py::module_ &m) {
+void register_trail(py::module_& m) {
   m.attr("TRAIL_SIZE") = static_cast<int>(mlsd::kTrailSize);
   m.def("trail_fold", &fold, py::arg("values"), py::arg("steps"), py::arg("at"),
         py::arg("row").noconvert(), py::arg("settings"),

@@ -48,7 +48,7 @@ enum TrailField : int {
   kReason,      // why the fold stopped: TrailReason
   kWatch,       // 1: stop at every check, whatever the values (set by the caller)
   kActive,      // 1 while an excursion goes on
-  kStartStep,   // its first step
+  kStartStep,   // its first step: where values left the calm band, at most 16 back
   kStartIndex,  // how many finite values came before it
   kBefore,      // the step before it
   kBaseLevel,   // level and scale when it began
