@@ -36,6 +36,8 @@ from ml_systems_debugger.core.names import ALIASES, HELD_OUT, SPLITS, qualified
         ("_step", "step", None, None),
         ("batch_time", "step_time", None, None),
         ("rank", "replica_id", None, None),
+        ("metrics/train/loss", "loss", "train", None),
+        ("train_losses", "loss", "train", None),
     ],
 )
 def test_known_names(raw: str, name: str, split: str | None, layer: str | None) -> None:

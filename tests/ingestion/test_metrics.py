@@ -401,6 +401,13 @@ class TestFiles:
     def test_json_documents(self, document: Any, indent: int | None) -> None:
         assert read(json.dumps(document, indent=indent).encode()) == read(document)
 
+    def test_what_stands_beside_the_columns_of_a_document_is_no_measurement(self) -> None:
+        data = b'{"train_losses": [3, 2], "config": {"lr": 0.1}, "names": ["a"]}'
+        signals = MetricIngestor().ingest(data)
+        assert signals.select("loss", split="train")[0].values.tolist() == [3.0, 2.0]
+        assert signals.metadata["facts"] == {"config": {"lr": 0.1}}
+        assert signals.unread == ("<bytes>: 'names' is no list of numbers",)
+
     @pytest.mark.parametrize("wrap", [bytes, gzip.compress, io.BytesIO])
     def test_bytes_gzip_and_file_objects(self, wrap: Callable[[bytes], Any]) -> None:
         assert read(wrap(csv_of("step,loss", "1,2"))) == {"loss": ([1], [2.0])}

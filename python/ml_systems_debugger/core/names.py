@@ -47,9 +47,11 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "avg_loss",
             "average_loss",
             "minibatch_loss",
+            "losses",
         ),
         "accuracy": (
             "acc",
+            "accuracies",
             "top1",
             "top1_accuracy",
             "acc1",
@@ -117,6 +119,9 @@ _PACES = ("step", "epoch", "batch")
 """What a logger adds to a name to say how often it is logged."""
 _PACED = frozenset({"loss", "accuracy", "perplexity", "grad_norm", "lr"})
 
+_FOLDERS = frozenset({"metrics", "scalars", "stats"})
+"""Folders that say nothing of what lies in them."""
+
 _UNSPLIT = frozenset({"step", "replica_id", "timestamp", "layer_name", "run", "seed"})
 """What has no split: ``train_time`` is a duration of its own, not a time stamp."""
 
@@ -181,6 +186,8 @@ def _with_slash(raw: str) -> QuantityName | None:
         inner = canonical(rest)
         plain = inner.split is None and inner.name not in _UNSPLIT
         return inner._replace(split=split) if plain else None
+    if _folded(head) in _FOLDERS and (inner := canonical(rest)).known:
+        return inner
     if (name := _BY_ALIAS.get(_folded(head))) in _LAYERED and name is not None:
         return QuantityName(name, layer=rest, known=True)
     front, _, last = raw.rpartition("/")

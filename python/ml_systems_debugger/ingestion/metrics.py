@@ -163,8 +163,12 @@ def _of_document(value: Any, name: str) -> Table:
         table = _of_rows(value, name)
     elif isinstance(value, dict) and any(_is_column(v) for v in value.values()):
         table = from_mapping({k: v for k, v in value.items() if _is_column(v)}, name)
-        skipped = [k for k, v in value.items() if not _is_column(v)]
+        others = {k: v for k, v in value.items() if not _is_column(v)}
+        skipped = [k for k, v in others.items() if isinstance(v, list) and v]
         table.unread += [f"{name}: {key!r} is no list of numbers" for key in skipped]
+        facts = {k: v for k, v in others.items() if k not in skipped and v is not None}
+        if facts:  # a configuration beside the columns: no measurement
+            table.metadata["facts"] = facts
     else:
         table = None
     if table is None:
