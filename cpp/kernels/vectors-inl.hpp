@@ -25,6 +25,7 @@ MLSD_VECTOR(uint32_t, vu32);
 MLSD_VECTOR(int64_t, vi64);
 MLSD_VECTOR(uint64_t, vu64);
 MLSD_VECTOR(uint16_t, vu16);
+MLSD_VECTOR(int16_t, vi16);
 MLSD_VECTOR(uint8_t, vu8);
 #undef MLSD_VECTOR
 typedef float vf_half __attribute__((vector_size(MLSD_VECTOR_BYTES / 2)));
@@ -138,6 +139,7 @@ struct BF16 {
   using V = vf;
   static constexpr size_t size = 2, step = 2;
   static constexpr double min_normal = 0x1p-126;
+  static constexpr int16_t normal_bits = 0x0080;
   static const char *span(const char *p, size_t i, size_t, char *) { return p + 2 * i; }
   static V vector(const char *p) {
     return bits_as<vf>(__builtin_convertvector(load<vu16_half>(p), vu32) << 16);
@@ -152,6 +154,7 @@ struct F16 {
   using V = vf;
   static constexpr size_t size = 2, step = 2;
   static constexpr double min_normal = 0x1p-14;
+  static constexpr int16_t normal_bits = 0x0400;
   static const char *span(const char *p, size_t i, size_t, char *) { return p + 2 * i; }
   static V vector(const char *p) {
 #if defined(__AVX512F__)
@@ -222,6 +225,12 @@ struct Float8 {
                                        : D == Dtype::f8_e4m3fnuz ? 0x1p-7
                                        : D == Dtype::f8_e5m2fnuz ? 0x1p-15
                                                                  : 0.0;
+  // Of min_normal as bfloat16; 0 where the format has no subnormals.
+  static constexpr int16_t normal_bits = D == Dtype::f8_e4m3fn     ? (127 - 6) << 7
+                                         : D == Dtype::f8_e5m2     ? (127 - 14) << 7
+                                         : D == Dtype::f8_e4m3fnuz ? (127 - 7) << 7
+                                         : D == Dtype::f8_e5m2fnuz ? (127 - 15) << 7
+                                                                   : 0;
   struct Table {
     uint16_t value[256];
     uint8_t low[256], high[256];  // the halves of `value`

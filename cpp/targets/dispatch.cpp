@@ -18,7 +18,7 @@ MLSD_DECLARE_TARGET(baseline)
 #if defined(__x86_64__)
 MLSD_DECLARE_TARGET(v3)
 MLSD_DECLARE_TARGET(v4)
-MLSD_DECLARE_TARGET(v4_bf16)
+MLSD_DECLARE_TARGET(v4_vbmi)
 #endif
 #undef MLSD_DECLARE_TARGET
 
@@ -42,9 +42,7 @@ bool has_v4() noexcept {
          __builtin_cpu_supports("avx512cd");
 }
 
-bool has_v4_bf16() noexcept {
-  return has_v4() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
-}
+bool has_v4_vbmi() noexcept { return has_v4() && __builtin_cpu_supports("avx512vbmi"); }
 #endif
 
 struct Entry {
@@ -59,8 +57,8 @@ const Entry entries[] = {
 #if defined(__x86_64__)
     {{"v3", &v3::array_kernels, &v3::fold_kernels, &v3::distribution_kernels}, has_v3},
     {{"v4", &v4::array_kernels, &v4::fold_kernels, &v4::distribution_kernels}, has_v4},
-    {{"v4_bf16", &v4_bf16::array_kernels, &v4_bf16::fold_kernels, &v4_bf16::distribution_kernels},
-     has_v4_bf16},
+    {{"v4_vbmi", &v4_vbmi::array_kernels, &v4_vbmi::fold_kernels, &v4_vbmi::distribution_kernels},
+     has_v4_vbmi},
 #endif
 };
 constexpr std::size_t kCount = sizeof entries / sizeof entries[0];
