@@ -400,6 +400,22 @@ inline void sort_doubles(double *x, size_t n) {
     }
 }
 
+// out = x sorted, by counting what comes before each: no branch on the data, for a few values.
+constexpr size_t kFew = 16;
+inline void sort_few(const double *x, size_t n, double *out) {
+  for (size_t i = 0; i < n; ++i) {
+    const double v = x[i];
+    int64_t before = 0;
+    for (size_t j = 0; j < i; ++j) before += x[j] <= v;
+    for (size_t j = i + 1; j < n; ++j) before += x[j] < v;
+    out[before] = v;
+  }
+}
+inline double middle_of(const double *sorted, size_t n) {
+  const size_t k = (n - 1) / 2;
+  return n % 2 != 0 ? sorted[k] : 0.5 * (sorted[k] + sorted[k + 1]);
+}
+
 inline ReplicaSpread spread_of(const double *x, size_t n, double *scratch) {
   size_t count = 0;
   for (size_t i = 0; i < n; ++i)
@@ -407,23 +423,34 @@ inline ReplicaSpread spread_of(const double *x, size_t n, double *scratch) {
   ReplicaSpread out = {
       kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, -1, static_cast<int64_t>(count)};
   if (count == 0) return out;
-  sort_doubles(scratch, count);
-  double measured[kWindowHeader];
-  measure_sorted(scratch, count, measured);
-  out.median = measured[kWindowMedian];
-  out.deviation = measured[kWindowDeviation];
-  out.low = scratch[0];
-  out.high = scratch[count - 1];
-  double farthest = -1;
-  for (size_t i = 0; i < n; ++i) {
-    if (!finite(x[i])) continue;
-    const double distance = clamped(x[i], kLargest) - out.median;
-    if (__builtin_fabs(distance) > farthest) {
-      farthest = __builtin_fabs(distance);
-      out.worst = static_cast<int64_t>(i);
-      out.z = standardised(distance, out.deviation);
-    }
+  if (count <= kFew) {
+    double sorted[kFew], apart[kFew];
+    sort_few(scratch, count, sorted);
+    out.median = middle_of(sorted, count);
+    out.low = sorted[0];
+    out.high = sorted[count - 1];
+    for (size_t i = 0; i < count; ++i) apart[i] = __builtin_fabs(scratch[i] - out.median);
+    sort_few(apart, count, sorted);
+    out.deviation = kConsistent * middle_of(sorted, count);
+  } else {
+    sort_doubles(scratch, count);
+    double measured[kWindowHeader];
+    measure_sorted(scratch, count, measured);
+    out.median = measured[kWindowMedian];
+    out.deviation = measured[kWindowDeviation];
+    out.low = scratch[0];
+    out.high = scratch[count - 1];
   }
+  double farthest = -1, signed_farthest = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const double distance = clamped(x[i], kLargest) - out.median;
+    const double apart = finite(x[i]) ? __builtin_fabs(distance) : -1.0;
+    const bool more = apart > farthest;
+    farthest = more ? apart : farthest;
+    signed_farthest = more ? distance : signed_farthest;
+    out.worst = more ? static_cast<int64_t>(i) : out.worst;
+  }
+  out.z = standardised(signed_farthest, out.deviation);
   return out;
 }
 
