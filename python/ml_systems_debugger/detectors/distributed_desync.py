@@ -125,7 +125,7 @@ class DistributedDesyncDetector(BaseDetector):
     def _memory(self, state: FoldState, key: SeriesKey) -> dict[str, Any]:
         groups: dict[str, Any] = state.memory["groups"]
         fresh: dict[str, Any] = {"seen": 0, "spread": None, "block": [], "runs": {}, "judged": 0}
-        found: dict[str, Any] = groups.setdefault(str(key), fresh)
+        found: dict[str, Any] = groups.setdefault(f"{key.name}|{_place(key)}", fresh)
         if isinstance(found["block"], tuple):  # restored from bytes
             found["block"] = list(found["block"])
         return found
@@ -139,8 +139,11 @@ class DistributedDesyncDetector(BaseDetector):
         while start < len(group.steps):
             room = _BLOCK - len(memory["block"])
             stop = min(len(group.steps), start + room)
-            self._block(state, key, memory, group, signed, slice(start, stop))
-            memory["block"] += _known(usual[start:stop], memory)
+            part = usual[start:stop]
+            limit = self._block(state, key, memory, group, signed, slice(start, stop))
+            # Of two replicas that part both are off their middle: that must not become usual.
+            part = np.where(part > limit, np.nan, part)
+            memory["block"] += _known(part, memory)
             memory["seen"] += stop - start
             if len(memory["block"]) == _BLOCK:
                 held = float(np.median(memory["block"]))
@@ -163,13 +166,14 @@ class DistributedDesyncDetector(BaseDetector):
     def _block(
         self, state: FoldState, key: SeriesKey, memory: dict[str, Any], group: Group,
         signed: npt.NDArray[np.float64], part: slice,
-    ) -> None:  # fmt: skip
+    ) -> float:  # fmt: skip
+        """Judge some steps; return the deviation above which none is usual."""
         begin = part.start
         if memory["spread"] is None and memory["seen"] < 8:  # the first steps only teach
             taught = min(8 - memory["seen"], part.stop - part.start)
             begin += taught
             if begin >= part.stop:
-                return
+                return np.inf
             known = memory["block"] + _known(row_median(np.abs(signed[part.start : begin])), memory)
             limits = self._limit({**memory, "seen": 8, "block": known})
         else:
@@ -181,7 +185,7 @@ class DistributedDesyncDetector(BaseDetector):
         flags = (size > limit) | group.bad[begin : part.stop]
         memory["judged"] += part.stop - begin
         if not flags.any() and not memory["runs"]:
-            return
+            return limit
         for column, name in enumerate(group.names):
             if not flags[:, column].any() and str(name) not in memory["runs"]:
                 continue
@@ -193,6 +197,7 @@ class DistributedDesyncDetector(BaseDetector):
                     state, key, memory, present, name, int(group.steps[begin + at]),
                     bool(flags[at, column]), float(signed[begin + at, column]), limit, agreed,
                 )  # fmt: skip
+        return limit
 
     def _one(
         self, state: FoldState, key: SeriesKey, memory: dict[str, Any], present: list[ReplicaId],
@@ -255,7 +260,7 @@ class DistributedDesyncDetector(BaseDetector):
             f"since step {run['onset']}"
             + (", where they agreed before." if agreed else ", far beyond their usual spread."),
             evidence,
-            f"{self.name}:{key}:{name if known else '?'}:{run['onset']}",
+            f"{self.name}:{_place(key)}:{name if known else '?'}:{run['onset']}",
         )
 
     def _close(self, state: FoldState, run: dict[str, Any], step: int) -> None:
@@ -267,36 +272,61 @@ class DistributedDesyncDetector(BaseDetector):
     def _digests(self, state: FoldState, key: SeriesKey, group: Group) -> None:
         memory = self._memory(state, key)
         memory["judged"] += len(group.steps)
-        mode = FailureMode.PARAMETER_DESYNC if key.name == "param_digest" else self.failure_mode
+        odd: dict[int, list[tuple[ReplicaId | None, int, int]]] = {}
         for at, name, digest, majority in odd_digests(group):
+            odd.setdefault(at, []).append((name, digest, majority))
+        runs: dict[str, Any] = memory["runs"]
+        for at in range(0 if runs else min(odd, default=len(group.steps)), len(group.steps)):
+            here = odd.get(at, [])
+            if not here and not runs:
+                continue
             step = int(group.steps[at])
             present = [n for n, h in zip(group.names, group.held[at], strict=True) if h]
-            run = memory["runs"].get(str(name))
-            if run is not None and run["id"] in state.findings:
-                held = state.findings[run["id"]]
-                steps = int(held.evidence["steps"]) + 1
-                state.replace(replace(held, evidence={**held.evidence, "steps": steps}))
-                continue
-            known = name is not None
-            who = f"replica {name}" if known else f"the replicas {present} (culprit unknown)"
-            finding = Finding(
-                mode, Severity.HIGH, 0.99, step, None, key.layer, name,
-                f"{key} of {who} differs from the others' from step {step} on.",
-                {"series": str(key), "quantity": key.name, "replicas": len(present),
-                 "digest": f"{digest:016x}", "majority": f"{majority:016x}", "steps": 1,
-                 "culprit_known": known, "agreed_before": at > 0 or memory["seen"] > 0,
-                 "goes_on": True},
-                f"{self.name}:{key}:{name if known else '?'}:{step}",
-            )  # fmt: skip
-            memory["runs"][str(name)] = {"id": finding.finding_id}
-            state.open(step, finding)
+            for name, digest, majority in here:
+                run = runs.get(str(name))
+                if run is None:
+                    before = at > 0 or memory["seen"] > 0
+                    finding = self._odd(key, step, present, name, digest, majority, before)
+                    runs[str(name)] = {
+                        "id": finding.finding_id, "last": step, "length": 1, "calm": 0,
+                    }  # fmt: skip
+                    state.open(step, finding)
+                    continue
+                run.update(last=step, length=run["length"] + 1, calm=0)
+                held = state.findings.get(run["id"])
+                if held is not None:
+                    more = {**held.evidence, "steps": run["length"]}
+                    state.replace(replace(held, evidence=more))
+            there = {str(name) for name in present} | ({"None"} if not here else set())
+            for calm in sorted(there.intersection(runs) - {str(name) for name, _, _ in here}):
+                runs[calm]["calm"] += 1
+                if runs[calm]["calm"] >= _CALM:
+                    self._close(state, runs.pop(calm), step)
         memory["seen"] += len(group.steps)
+
+    def _odd(
+        self, key: SeriesKey, step: int, present: list[ReplicaId], name: ReplicaId | None,
+        digest: int, majority: int, before: bool,
+    ) -> Finding:  # fmt: skip
+        known = name is not None
+        mode = FailureMode.PARAMETER_DESYNC if key.name == "param_digest" else self.failure_mode
+        who = f"replica {name}" if known else f"the replicas {present} (culprit unknown)"
+        evidence = {
+            "series": str(key), "quantity": key.name, "replicas": len(present),
+            "digest": f"{digest:016x}", "majority": f"{majority:016x}", "steps": 1,
+            "culprit_known": known, "agreed_before": before, "goes_on": True,
+        }  # fmt: skip
+        return Finding(
+            mode, Severity.HIGH, 0.99, step, None, key.layer, name,
+            f"{key} of {who} differs from the others' from step {step} on.",
+            evidence, f"{self.name}:{_place(key)}:{name if known else '?'}:{step}",
+        )  # fmt: skip
 
     def conclude(self, state: Any) -> DetectionResult:
         """Return what the state says; see `BaseDetector.conclude`."""
         groups: dict[str, Any] = state.memory["groups"]
         judged = sorted({key for key, memory in groups.items() if memory["judged"] > 0})
-        more: dict[str, Any] = {"judged": tuple(dict.fromkeys(k.partition("/")[0] for k in judged))}
+        more: dict[str, Any] = {"judged": tuple(dict.fromkeys(k.partition("|")[0] for k in judged))}
         if not groups:
             more = {"outcome": Outcome.NOT_APPLICABLE, "reason": "there are no two replicas"}
         elif not judged:
@@ -307,9 +337,23 @@ class DistributedDesyncDetector(BaseDetector):
 
 
 def _known(usual: npt.NDArray[np.float64], memory: dict[str, Any]) -> list[float]:
-    """Return the usual deviations of steps; one where no replica was finite teaches nothing."""
-    held = 0.0 if memory["spread"] is None else float(memory["spread"])
-    return [float(x) if np.isfinite(x) else held for x in usual]
+    """Return the usual deviations of steps; one where there is none teaches nothing new."""
+    found: list[float] = []
+    first = [float(x) for x in memory["block"][:8]]
+    for x in usual.tolist():
+        value = float(x)
+        if not np.isfinite(value):
+            spread = memory["spread"]
+            value = float(np.median(first) if first else 0.0) if spread is None else float(spread)
+        if len(first) < 8:
+            first.append(value)
+        found.append(value)
+    return found
+
+
+def _place(key: SeriesKey) -> str:
+    """Return the group in words that no other has; `str` leaves the usual split out."""
+    return f"{key} (train)" if key.split == "train" else str(key)
 
 
 def _earliest_layers(findings: Any) -> Iterator[Finding]:
