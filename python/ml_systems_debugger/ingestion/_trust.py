@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core import Series
+from ..kernels import has_nonfinite
 
 __all__ = ["hidden_losses"]
 
@@ -20,9 +21,9 @@ def hidden_losses(series: Sequence[Series]) -> str:
     """
     norms = [s for s in series if s.name == "grad_norm" and s.key.layer is None]
     for norm in norms:
-        wild = norm.steps[~np.isfinite(norm.values)] if norm.values.dtype == np.float64 else ()
-        if not len(wild):
+        if norm.values.dtype != np.float64 or not has_nonfinite(norm.values):
             continue
+        wild = norm.steps[~np.isfinite(norm.values)]
         for loss in series:
             same = loss.key._replace(name="grad_norm", split=norm.key.split) == norm.key
             if loss.name != "loss" or loss.key.held_out or not same:
