@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .names import QuantityName, canonical, resolve
+from .names import QuantityName, canonical, qualified, resolve
 from .series import Series, SeriesKey, SeriesKind
 from .signal import Signal, is_array, scalar_value
 
@@ -75,10 +75,17 @@ def _built(rows: list[_Rows]) -> list[Series]:
     series: list[Series] = []
     for one in rows:
         rivals, raw, key = names[one.key], one.signal.name, one.key
-        if len(rivals) > 1 and resolve(rivals)[raw].name != key.name:
+        if len(rivals) > 1 and raw != _owner(rivals, key):
             key = _key_of(one.signal, one.kind, QuantityName(raw))
         series.extend(one.build(key, taken))
     return series
+
+
+def _owner(rivals: Iterable[str], key: SeriesKey) -> str:
+    """Return which of several names keeps `key`: its exact form, else the strongest alias."""
+    exact = (key.name, qualified(key.name, key.split))
+    parts = resolve(rivals)
+    return min(parts, key=lambda raw: (raw not in exact, parts[raw].name != key.name))
 
 
 def _key_of(signal: Signal, kind: SeriesKind, parts: QuantityName) -> SeriesKey:

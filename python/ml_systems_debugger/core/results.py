@@ -79,7 +79,6 @@ class DetectionResult:
         put(self, "failure_mode", failure_mode(self.failure_mode))
         put(self, "detected", bool(self.detected))  # NumPy's own is no JSON
         put(self, "confidence", checked_confidence(self.confidence))
-        put(self, "detected", bool(self.detected))  # np.bool_ is no JSON
         put(self, "evidence", freeze_evidence(self.evidence))
         put(self, "timestamp", scalar_value(self.timestamp))
         settle_place(self)
@@ -87,8 +86,9 @@ class DetectionResult:
         put(self, "findings", tuple(sorted(self.findings, key=_worst_first)))
         put(self, "outcome", Outcome(self.outcome))
         put(self, "judged", tuple(sorted(set(texts(self.judged)))))
-        if not self.detected:
-            put(self, "severity", None)
+        if not self.detected:  # nothing fired: it has neither a severity nor a beginning
+            for name in ("severity", "onset_step", "end_step"):
+                put(self, name, None)
         if self.severity is not None:
             put(self, "severity", Severity(self.severity))
         if self.contributing_count is None:

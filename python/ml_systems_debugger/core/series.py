@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .frozen import FrozenDict, to_jsonable
-from .names import HELD_OUT, qualified
+from .names import HELD_OUT, canonical, qualified
 from .signal import ReplicaId, Signal
 
 __all__ = ["Series", "SeriesKey", "SeriesKind"]
@@ -211,7 +211,7 @@ class Series(Sequence[Signal]):
         if key.segment:
             metadata["segment"] = key.segment
         return Signal(
-            self.source_name or qualified(key.name, key.split),
+            self.source_name or self._signal_name(),
             value.item() if isinstance(value, np.generic) else value,
             None if time is None or np.isnan(time) else time,
             FrozenDict(metadata),
@@ -219,6 +219,11 @@ class Series(Sequence[Signal]):
             int(self.steps[index]),
             key.layer,
         )
+
+    def _signal_name(self) -> str:
+        # With its split only where that reads back as the same quantity.
+        name = qualified(self.key.name, self.key.split)
+        return name if canonical(name).name == self.key.name else self.key.name
 
     def __iter__(self) -> Iterator[Signal]:
         return (self[at] for at in range(len(self)))
