@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core import is_array, scalar_value
 
-__all__ = ["named_arrays"]
+__all__ = ["is_numeric", "named_arrays"]
 
 
 def named_arrays(raw_data: Any, attribute: str | None = None) -> Iterator[tuple[str | None, Any]]:
@@ -48,6 +48,12 @@ def _named(data: Any, name: str | None, attribute: str | None) -> Iterator[tuple
             yield from _named(value, _joined(name, str(at)), attribute)
     else:
         raise TypeError(f"{name or 'raw_data'}: no array but {type(data).__name__}: {data!r:.60}")
+
+
+def is_numeric(array: Any) -> bool:
+    """Return whether an array holds numbers; text and objects have no statistics."""
+    kind = getattr(getattr(array, "dtype", None), "kind", None)  # torch's dtypes have none
+    return kind is None or kind in "biufcV"  # V: bfloat16 and the like of ml_dtypes
 
 
 def _is_parameter(data: Any) -> bool:

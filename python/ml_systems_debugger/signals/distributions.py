@@ -29,9 +29,10 @@ class DistributionSignalExtractor(BaseSignalExtractor):
     themselves as ``training_distribution`` and ``serving_distribution``, by
     reference. Given a `SignalSet`, the same for the pairs of such arrays in it.
 
-    Both sides are counted into bins of equal share of the reference, outer
-    bins open, with half a count in every bin so that an empty one costs much
-    and not everything (Jeffreys' prior; so KL stays finite). NaN is left out.
+    Both sides are counted into bins of equal share of the reference, with one
+    more below and one above its range, and with half a count in every bin so
+    that an empty one costs much and not everything (Jeffreys' prior; so KL stays
+    finite). NaN is left out.
 
     Parameters
     ----------
@@ -79,7 +80,9 @@ class DistributionSignalExtractor(BaseSignalExtractor):
         r, s = _finite(reference), _finite(serving)
         if not len(r) or not len(s):
             return {}
-        edges = np.unique(np.quantile(r, np.arange(1, self.bins) / self.bins))
+        inner = np.quantile(r, np.arange(1, self.bins) / self.bins)
+        # Beyond the reference's range are bins of their own: of a constant there are no others.
+        edges = np.unique([r.min(), *inner, np.nextafter(r.max(), np.inf)])
         p, q = (_shares(x, edges) for x in (r, s))
         return {
             "kl_divergence": float(kl_divergence(q, p)),

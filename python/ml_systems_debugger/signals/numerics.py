@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core import BaseSignalExtractor, Series, SeriesKind, Signal, SignalSet, extractors
 from ..kernels import TensorStats, tensor_stats
-from ._arrays import named_arrays
+from ._arrays import is_numeric, named_arrays
 
 __all__ = ["NumericalSignalExtractor"]
 
@@ -63,6 +63,7 @@ class NumericalSignalExtractor(BaseSignalExtractor):
         return [
             Signal(f"{self.quantity}_{name}", value, step=self.step, layer_name=layer)
             for layer, array in named_arrays(raw_data)
+            if is_numeric(array)
             for name, value in _quantities(tensor_stats(array)).items()
             if not np.isnan(value)
         ]
@@ -70,6 +71,8 @@ class NumericalSignalExtractor(BaseSignalExtractor):
 
 def _series_of(signals: SignalSet) -> Iterator[Series]:
     for one in signals.select(kind=SeriesKind.ARRAY):
+        if not all(is_numeric(array) for array in one.values):
+            continue
         rows = [_quantities(tensor_stats(array)) for array in one.values]
         for name in rows[0] if rows else ():
             values = np.array([row[name] for row in rows], np.float64)
