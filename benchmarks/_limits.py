@@ -38,7 +38,9 @@ def read_limit(x: npt.NDArray[Any]) -> Call:
     return lambda: _core.read_all(raw)
 
 
-def medians(calls: Mapping[str, Call], rounds: int = 15, least: float = 0.002) -> dict[str, float]:
+def medians(
+    calls: Mapping[str, Call], rounds: int = 15, least: float = 0.002, threads: int = 2
+) -> dict[str, float]:
     """Return the median seconds of one call of each, all taken in turn in every round.
 
     Parameters
@@ -47,27 +49,33 @@ def medians(calls: Mapping[str, Call], rounds: int = 15, least: float = 0.002) -
     rounds : int
     least : float
         Seconds that one sample lasts at least: short calls are repeated.
+    threads : int
+        Where the calls run on one thread, its processor time is taken, which leaves
+        out what other processes took of the core; otherwise the time on the wall.
     """
+    clock = time.thread_time if threads == 1 else time.perf_counter
     repeats: dict[str, int] = {}
     for name, call in calls.items():
         call()
-        begin = time.perf_counter()
+        begin = clock()
         call()
-        repeats[name] = max(1, int(least / max(time.perf_counter() - begin, 1e-8)))
+        repeats[name] = max(1, int(least / max(clock() - begin, 1e-8)))
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             again = range(repeats[name])
-            begin = time.perf_counter()
+            begin = clock()
             for _ in again:
                 call()
-            taken[name].append((time.perf_counter() - begin) / repeats[name])
+            taken[name].append((clock() - begin) / repeats[name])
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def fractions(x: npt.NDArray[Any], calls: Mapping[str, Call], rounds: int = 15) -> dict[str, float]:
+def fractions(
+    x: npt.NDArray[Any], calls: Mapping[str, Call], rounds: int = 15, threads: int = 2
+) -> dict[str, float]:
     """Return the speed of each call over x as a fraction of the read limit; "limit" in GB/s."""
-    found = medians({"limit": read_limit(x), **calls}, rounds)
+    found = medians({"limit": read_limit(x), **calls}, rounds, threads=threads)
     limit = found.pop("limit")
     return {"limit": x.nbytes / limit / 1e9, **{name: limit / s for name, s in found.items()}}
 
@@ -78,5 +86,5 @@ def net_of_loop(call: Call, number: int = 20_000, rounds: int = 15) -> float:
     def nothing() -> None:
         return None
 
-    found = medians({"call": call, "loop": nothing}, rounds, least=number * 1e-7)
+    found = medians({"call": call, "loop": nothing}, rounds, number * 1e-7, threads=1)
     return (found["call"] - found["loop"]) * 1e9

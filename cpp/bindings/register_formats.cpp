@@ -165,7 +165,8 @@ void register_formats(py::module_& m) {
                             static_cast<std::size_t>(size));
       },
       py::arg("data"), "Return the CRC-32C (Castagnoli) of some bytes.");
-  py::class_<Wandb>(m, "WandbFileReader", "Reads an offline W&B run file, piece by piece.")
+  py::class_<Wandb>(m, "WandbFileReader", py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type)),
+                    "Reads an offline W&B run file, piece by piece.")
       .def(py::init<>())
       .def("feed", &Wandb::feed, py::arg("piece"), "Take the next bytes of the file.")
       .def("finish", &Wandb::finish,
