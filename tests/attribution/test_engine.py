@@ -149,6 +149,14 @@ def test_evidence_against_lowers_and_is_said() -> None:
     assert any("clipped" in text for text in said)
 
 
+def test_a_check_that_looked_and_found_nothing_is_evidence() -> None:
+    run = results(found("divergent_training", 200, evidence={"lr_is_constant": True}))
+    calm = DetectionResult("exploding_gradients", False, 0.0, judged=("grad_norm",))
+    blind = DetectionResult("exploding_gradients", False, 0.0, outcome="not_applicable")  # type: ignore[arg-type]
+    assert ENGINE.attribute([*run, calm])[0].cause is RootCause.DATA_DISTRIBUTION_CHANGE
+    assert told(ENGINE.attribute([*run, blind])) == told(ENGINE.attribute(run))
+
+
 def test_confidences_of_a_story_add_up_to_at_most_one() -> None:
     run = results(*(found(mode, 100 + at) for at, mode in enumerate(FailureMode)))
     totals: dict[str, float] = {}

@@ -37,6 +37,7 @@ def minimal_run(rule: AttributionRule) -> tuple[list[DetectionResult], dict[str,
     context: dict[str, Any] = {}
     own: dict[str, Any] = {}
     others: list[Finding] = []
+    silent: list[DetectionResult] = []
     for condition in rule.when:
         value = _value_for(condition)
         kind, _, name = condition.fact.partition(".")
@@ -48,14 +49,15 @@ def minimal_run(rule: AttributionRule) -> tuple[list[DetectionResult], dict[str,
             at = 0 if "from the start" in condition.says else 500
             others = [f for f in others if f.failure_mode != name]
             others.append(Finding(name, Severity.HIGH, 1.0, at))
+        elif kind == "quiet":
+            silent.append(DetectionResult(name, False, 0.0, judged=("x",)))
         elif kind == "finding":
             own[name] = value
         elif value is not None:
             evidence[name if kind == "story" else condition.fact] = value
     target = Finding(rule.mode, Severity.HIGH, 1.0, step, evidence=evidence, **own)
-    return [DetectionResult.of_findings(f.failure_mode, "x", [f]) for f in (target, *others)], (
-        context
-    )
+    fired = [DetectionResult.of_findings(f.failure_mode, "x", [f]) for f in (target, *others)]
+    return [*fired, *silent], context
 
 
 def _value_for(condition: Condition) -> Any:

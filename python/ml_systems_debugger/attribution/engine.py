@@ -18,7 +18,7 @@ from ._links import Case, cases_of
 from .calibration import Identity
 from .causes import generic_hint, generic_sentence, specific_hints
 from .consequences import LEADS_TO
-from .facts import earliest_onsets, facts_of, fill, story_facts
+from .facts import context_facts, earliest_onsets, facts_of, fill, quiet_modes, story_facts
 from .rules import DEFAULT_RULES
 from .stories import Story, all_findings, stories_of, timeline
 from .story_rules import STORY_RULES
@@ -122,18 +122,19 @@ class AttributionEngine:
         """
         findings = all_findings(detections, self._edges)
         onsets = earliest_onsets(findings)
+        known = {**quiet_modes(detections), **context_facts(context or {})}
         made = [
             hypothesis
             for story in stories_of(findings, self._edges)
-            for hypothesis in self._explain(story, onsets, context or {})
+            for hypothesis in self._explain(story, onsets, known)
         ]
         return tuple(sorted(made, key=lambda h: (-h.confidence, word(h.cause), h.story)))
 
     def _explain(
-        self, story: Story, onsets: Mapping[str, int | None], context: Mapping[str, Any]
+        self, story: Story, onsets: Mapping[str, int | None], known: Mapping[str, Any]
     ) -> list[AttributionHypothesis]:
-        shared = story_facts(story)
-        facts = [facts_of(finding, onsets, shared, context) for finding in story.findings]
+        shared = {**known, **story_facts(story)}
+        facts = [facts_of(finding, onsets, shared) for finding in story.findings]
         cases = cases_of(story, facts, self._by_mode, self._defaults)
         total = sum(case.odds for case in cases) + _UNKNOWN_ODDS
         shares = [(case, case.odds / total) for case in cases]

@@ -7,10 +7,12 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from ..core import Finding, word
+from ..core import DetectionResult, Finding, Outcome, word
 from .stories import Story, onset_interval
 
-__all__ = ["earliest_onsets", "facts_of", "fill", "story_facts"]
+__all__ = [
+    "context_facts", "earliest_onsets", "facts_of", "fill", "quiet_modes", "story_facts",
+]  # fmt: skip
 
 _OWN = ("severity", "confidence", "onset_step", "end_step", "layer", "replica_id", "message")
 _LR_PART = 3.0  # a third of a rate that was too high is the usual next try
@@ -67,24 +69,40 @@ def _to_try(story: Story, facts: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def context_facts(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of the run beside its signals: ``context.<key>``."""
+    return {f"context.{name}": value for name, value in context.items()}
+
+
+def quiet_modes(detections: Sequence[DetectionResult]) -> dict[str, bool]:
+    """Return ``quiet.<mode>``: True where a check looked for that mode and found none."""
+    fired = {word(result.failure_mode) for result in detections if result.detected}
+    return {
+        f"quiet.{word(result.failure_mode)}": True
+        for result in detections
+        if result.outcome is Outcome.CONCLUDED
+        and result.judged
+        and word(result.failure_mode) not in fired
+    }
+
+
 def facts_of(
     finding: Finding,
     onsets: Mapping[str, int | None],
-    story: Mapping[str, Any],
-    context: Mapping[str, Any],
+    shared: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return every fact that a rule on `finding` may name.
 
     The finding's evidence by its keys; its own fields bare and as
-    ``finding.<field>``; ``context.<key>``; what `story_facts` gives;
+    ``finding.<field>``; what the whole story shares (`story_facts`,
+    `context_facts`, `quiet_modes`);
     ``mode.<mode>`` (first onset, "the start" where it has none) for the other
     modes found; ``lead.<mode>``, by how many steps that mode began before this
     finding (negative: after).
     """
     own = {name: getattr(finding, name) for name in _OWN} | {"severity": finding.severity.value}
-    facts: dict[str, Any] = {**own, **finding.evidence, **story}
+    facts: dict[str, Any] = {**own, **finding.evidence, **shared}
     facts.update({f"finding.{name}": value for name, value in own.items()})
-    facts.update({f"context.{name}": value for name, value in context.items()})
     mine = word(finding.failure_mode)
     for mode, onset in onsets.items():
         if mode == mine:

@@ -32,6 +32,8 @@ _JUMPED = Condition(
 )
 _STEADY = Condition("story.lr_is_constant", "==", True, "the learning rate did not change")
 _RESTARTED = Condition("story.after_restart", "==", True, "it began right after a restart")
+_CALM = Condition("quiet.exploding_gradients", "==", True, "the gradients stayed as they were")
+_LATE = Condition("onset_step", ">", 10, "training went well at first")
 _GREW = Condition("growth_before", ">=", 4.0, "values had grown {growth_before}-fold just before")
 _SCALED = Condition("loss_scaling", "==", True, "the loss is scaled, as in float16 training")
 _CLIPPED = Condition("context.gradient_clipping", "present", says="gradients are clipped")
@@ -180,6 +182,17 @@ STORY_RULES: tuple[AttributionRule, ...] = (
     _rule("STO092", _M.DIVERGENT_TRAINING, _C.DATA_DISTRIBUTION_CHANGE, 0.5,
           "The data changed, and the loss left its path.",
           (_before(_M.DISTRIBUTION_DRIFT, "the data drifted first"),)),
+    _rule("STO093", _M.DIVERGENT_TRAINING, _C.DATA_DISTRIBUTION_CHANGE, 0.45,
+          "The data changed at about step {onset_step}: the loss rose, and neither the learning "
+          "rate nor the gradients did.", (_CALM, _STEADY, _LATE),
+          "Compare the inputs and labels before and after step {onset_step}.",
+          source="Quionero-Candela et al., Dataset Shift in Machine Learning, 2009"),
+    _rule("STO094", _M.DIVERGENT_TRAINING, _C.LEARNING_RATE_TOO_HIGH, 0.05,
+          "The learning rate is too high, though the gradients do not show it.",
+          (_CALM, _STEADY, _LATE), lowers=((_CALM, 0.4),)),
+    _rule("STO095", _M.DIVERGENT_TRAINING, _C.MISSING_GRADIENT_CLIPPING, 0.05,
+          "Clipping would have helped, though the gradients do not show it.",
+          (_CALM, _STEADY, _LATE), lowers=((_CALM, 0.2),)),
     _rule("STO101", _M.OOM_PRECURSOR, _C.MEMORY_FRAGMENTATION, 0.5,
           "Memory was fragmented before it ran short.",
           (_before(_M.MEMORY_FRAGMENTATION, "memory was fragmented first"),)),

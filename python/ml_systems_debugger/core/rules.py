@@ -46,7 +46,8 @@ class Condition:
         ``mode.nan_detected`` (the earliest onset of that mode, absent where it
         was not found), ``lead.exploding_gradients`` (steps by which that mode
         began before this finding; negative: after), ``story.lr_jump`` (that key
-        of the earliest finding of the same story that has it).
+        of the earliest finding of the same story that has it), ``quiet.loss_spike``
+        (True where a check looked for that mode and found none).
     op : str
         ``==  !=  <  <=  >  >=  in  present  absent``.
     value : object
