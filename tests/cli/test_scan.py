@@ -135,7 +135,11 @@ def test_an_interrupt_ends_within_a_second_with_what_was_found(tmp_path: Path) -
             out, {"descr": "<f4", "fortran_order": False, "shape": (4_000_000_000,)}
         )
         out.truncate(out.tell() + 16_000_000_000)  # sparse: no disk is used
-    command = "import sys; from ml_systems_debugger.cli.scan import scan; scan(sys.argv[1:])"
+    # A shell that starts CI in the background has it ignore SIGINT; children inherit that.
+    command = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from ml_systems_debugger.cli.scan import scan; scan(sys.argv[1:])"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", command, str(path), "--format", "json", "--workers", "1"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ},

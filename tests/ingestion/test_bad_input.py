@@ -98,7 +98,7 @@ def test_many_faults_are_counted_not_listed(tmp_path: Path) -> None:
     rows = b"".join(b"%d,%s\n" % (i, b"bad" if i % 3 == 0 else b"1") for i in range(3000))
     (said,) = open_source(written(tmp_path, b"step,loss\n" + rows)).unread
     assert "1,000 cells" in said
-    assert len(said) < 500
+    assert len(said.replace(str(tmp_path), "")) < 300
 
 
 def test_not_utf_8(tmp_path: Path) -> None:
