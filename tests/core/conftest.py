@@ -1,0 +1,8 @@
+"""Makes `core_strategies` importable: modules of tests are not packages."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
