@@ -66,7 +66,7 @@ def test_nan_after_explosion_after_a_jump_of_the_rate_is_one_story_told_in_order
     causes = ENGINE.attribute(run)
     told_once = (
         "exploding gradients (step 250), then divergent training (step 255), "
-        "then nan detected (step 300)"
+        "then NaN detected (step 300)"
     )
     assert {h.story for h in causes} == {told_once}
     assert causes[0].cause is RootCause.LEARNING_RATE_SCHEDULE_FAULT
@@ -124,7 +124,7 @@ def test_a_plateau_from_the_start_is_explained_by_what_happens_early_in_it() -> 
     nan = found("nan_detected", 12, evidence={"last_bad_step": 40_000, "growth_before": 1e9})
     stuck = found("loss_plateau", 0, evidence={"rule": "accuracy_at_start"})
     causes = ENGINE.attribute(results(stuck, nan))
-    assert {h.story for h in causes} == {"nan detected (step 12), then loss plateau (step 0)"}
+    assert {h.story for h in causes} == {"NaN detected (step 12), then loss plateau (step 0)"}
     assert causes[0].cause is RootCause.LEARNING_RATE_TOO_HIGH
     late = found("nan_detected", 30_000, evidence={"last_bad_step": 40_000})
     assert len({h.story for h in ENGINE.attribute(results(stuck, late))}) == 2

@@ -68,7 +68,7 @@ class AttributionEngine:
     >>> causes[0].cause.value
     'learning_rate_too_high'
     >>> causes[0].story
-    'exploding gradients (step 40), then nan detected (step 52)'
+    'exploding gradients (step 40), then NaN detected (step 52)'
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class Story:
     depths: tuple[int, ...]
 
     def told(self) -> str:
-        """Return what happened, in order: ``exploding gradients (step 3), then NaN (step 9)``."""
+        """Return what happened, in order: ``loss spike (step 3), then NaN detected (step 9)``."""
         first: dict[str, Finding] = {}
         for finding in self.findings:
             first.setdefault(word(finding.failure_mode), finding)
@@ -193,5 +193,5 @@ def _touch(cause: Finding, effect: Finding, early: int) -> bool:
 
 
 def _spoken(mode: str, finding: Finding) -> str:
-    name = mode.replace("_", " ")
+    name = mode.replace("_", " ").replace("nan ", "NaN ").replace("inf ", "Inf ")
     return name if finding.onset_step is None else f"{name} (step {finding.onset_step})"
