@@ -50,7 +50,7 @@ class _Reader:
         self.names: list[str] = []
         self.delimiter = ","
         self.text: list[bool] = []
-        self.dated: list[bool] = []
+        self.either: list[bool] = []
         self.rows = 0
         self.line = 1
         self.parts: list[list[tuple[int, int, Column]]] = []
@@ -89,7 +89,7 @@ class _Reader:
 
     def _numbers(self, data: bytes) -> bool:
         """Read a block of nothing but numbers natively; False where it is no such block."""
-        if any(self.text):
+        if any(t and not e for t, e in zip(self.text, self.either, strict=True)):
             return False
         found = parse_delimited(data, self.delimiter, len(self.names))
         if found is None:
@@ -100,6 +100,8 @@ class _Reader:
             cells.setdefault(column, []).append((row, cell.decode("utf-8", "replace")))
             if not cell.isascii():
                 self.bad_bytes += [self.line + row] * (not _is_utf_8(cell))
+        if any(self.either[column] for column in cells):
+            return False
         if any(self.header[0] == text for _, text in cells.get(0, ())):
             return False  # the header again: row by row, then
         if count:
@@ -143,7 +145,8 @@ class _Reader:
             taken[name] = taken.get(name, 0) + 1
             self.names.append(name if taken[name] == 1 else f"{name} ({taken[name]})")
         self.text = text_columns(self.names)
-        self.dated = [role_of(name) == "timestamp" for name in self.names]
+        # Time stamps and ranks are most often numbers, now and then text.
+        self.either = [role_of(name) in ("timestamp", "replica_id") for name in self.names]
         self.parts = [[] for _ in self.names]
 
     def _block(self, lines: list[str]) -> None:
@@ -230,7 +233,7 @@ class _Reader:
     def _parsed(self, at: int, cells: Sequence[str]) -> Column:
         if not self.text[at]:
             return Column(*parse_cells(cells))
-        if self.dated[at]:  # most often numbers, now and then ISO 8601
+        if self.either[at]:
             values, rows, bad = parse_cells(cells)
             if not bad:
                 return Column(values, rows)
