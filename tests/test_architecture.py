@@ -117,6 +117,31 @@ def test_doctests_run(name: str) -> None:
     assert result.failed == 0
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if "._" not in name])
+def test_methods_of_public_classes_are_documented(name: str) -> None:
+    """Also of classes that `__all__` leaves out; a method may be documented by its contract."""
+    module = importlib.import_module(name)
+    for label, thing in vars(module).items():
+        if label.startswith("_") or getattr(thing, "__module__", "") != name:
+            continue
+        members = vars(thing) if inspect.isclass(thing) else {}
+        for method, member in members.items():
+            if inspect.isfunction(member) and not method.startswith("_"):
+                documented = inspect.getdoc(getattr(thing, method))
+                assert documented, f"{name}.{label}.{method} has no docstring"
+
+
+def test_the_rule_of_imports_sees_a_breach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    (tmp_path / "core").mkdir()
+    made_up = tmp_path / "core" / "made_up.py"
+    made_up.write_text(
+        "from ..detectors import x\nfrom .. import cli\nfrom .frozen import freeze\n"
+        "import ml_systems_debugger.signals.x\nfrom ml_systems_debugger.reporting import y\n"
+    )
+    assert list(imported(made_up)) == ["detectors", "cli", "core", "signals", "reporting"]
+
+
 def test_suppressions_carry_their_code() -> None:
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")

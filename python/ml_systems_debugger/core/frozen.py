@@ -32,6 +32,7 @@ class FrozenDict(dict[str, Any]):
     __slots__ = ()
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
+        """Refuse: it is read-only."""
         raise TypeError("this mapping is read-only; copy it with dict(...) to change it")
 
     __setitem__ = _refuse
