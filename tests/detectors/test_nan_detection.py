@@ -70,6 +70,17 @@ def test_a_gradient_norm_that_recovers_is_no_more_than_medium() -> None:
     assert "recovers" in found.message
 
 
+def test_overflows_at_the_start_of_float16_training_are_no_more_than_medium() -> None:
+    found = detect(signals("grad_norm", [NAN] * 5 + [1.0] * 60))
+    assert found.severity == Severity.MEDIUM
+
+
+@pytest.mark.parametrize("name", ["training_distribution", "feature/age"])
+def test_missing_values_of_data_are_low(name: str) -> None:
+    found = detect([Signal(name, np.array([1.0, NAN]), step=0)])
+    assert found.severity == Severity.LOW
+
+
 def test_with_a_loss_scale_it_is_how_training_works() -> None:
     scale = signals("loss_scale", [65536.0] * 60)
     found = detect(signals("grad_norm", [1.0] * 20 + [NAN] + [1.0] * 39), scale)

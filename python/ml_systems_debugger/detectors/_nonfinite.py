@@ -6,7 +6,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,21 +27,21 @@ from ..core import (
     SignalSet,
 )
 from ..kernels import count_nonfinite, first_nonfinite, has_nonfinite
+from ._finite_runs import GAP, RING, growth, last_finite, runs_of
+from ._nonfinite_severity import (
+    PERSISTENT,
+    SCALING,
+    TELLING,
+    first_marked,
+    numeric,
+    place,
+    severity_of,
+)
 
-__all__ = ["NonFiniteDetector"]
+__all__ = ["NonFiniteDetector", "infinite_elements", "nan_elements"]
 
-GAP = 8  # good values that end an occurrence: fewer between two bad ones make it one
-RING = 8  # last finite values kept, for what came before
-PERSISTENT = 3  # bad values in one occurrence that are no accident
 ENOUGH = 10  # finite scalars after which a series counts as checked
 SEPARATE = 8  # findings per series; further short occurrences are only counted
-
-# Quantities whose being non-finite ends a training, as against one more number in a log.
-_STATE = frozenset({"parameter", "param_norm"})
-_GRADIENT = frozenset({"grad_norm", "gradient", "update_ratio"})
-_SCALING = ("loss_scale", "skipped_step")
-# What a run is called healthy by; a finite learning rate says nothing of it.
-_TELLING = frozenset({"loss", "grad_norm", "param_norm"})
 
 
 class NonFiniteDetector(BaseDetector):
@@ -83,7 +82,7 @@ class NonFiniteDetector(BaseDetector):
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
-        for one in chunk.select(*_SCALING):
+        for one in chunk.select(*SCALING):
             since = state.memory["scaling_since"]
             first = int(one.steps[0])
             state.memory["scaling_since"] = first if since is None else min(since, first)
@@ -101,20 +100,20 @@ class NonFiniteDetector(BaseDetector):
         good = None if clean else np.isfinite(values)
         where = np.empty(0, np.int64) if clean else np.flatnonzero(self.bad(values))
         start = 0
-        for begin, end, held in _runs(where, good):
+        for begin, end, held in runs_of(where, good):
             self._good(state, row, series, start, begin, good)
             self._bad_run(state, row, series, begin, end, held)
             start = end + 1
         self._good(state, row, series, start, len(series), good)
         state["finite"][row] += len(values) if good is None else int(good.sum())
         state["checked"][row] += len(values)
-        state["ring"][row] = _last_finite(state["ring"][row], values, len(values))
+        state["ring"][row] = last_finite(state["ring"][row], values, len(values))
 
     def _arrays(self, state: FoldState, series: Series) -> None:
         row = state.row(series.key)
         for at in range(len(series)):
             array = series.values[at]
-            if not _numeric(array):
+            if not numeric(array):
                 continue
             state["checked"][row] += 1
             if not has_nonfinite(array) or not self.bad_count(array):
@@ -160,7 +159,7 @@ class NonFiniteDetector(BaseDetector):
         finding = state.findings.get(state.memory["open"].pop(str(row), ""))
         if finding is not None:
             count = int(finding.evidence["count"])
-            severity = _severity(series.key, count, False, _scaled(state, finding))
+            severity = severity_of(series.key, count, False, _scaled(state, finding))
             last = int(state["last_bad"][row])
             ended = replace(finding, end_step=last, severity=severity)
             state.close(int(series.steps[start + int(found[needed - 1])]), ended)
@@ -196,7 +195,10 @@ class NonFiniteDetector(BaseDetector):
         decided = last
         if lasts:
             # What the event says is known at the third bad value, however the history is cut.
-            third = _nth_bad(self, series, begin, end, PERSISTENT - before, inside is not None)
+            third = begin
+            if inside is None:
+                found = np.flatnonzero(self.bad(series.values[begin : end + 1]))
+                third += int(found[PERSISTENT - before - 1])
             decided = int(series.steps[third])
             if str(row) not in state.memory["open"]:
                 state.dropped_findings -= 1  # no short one after all
@@ -219,8 +221,8 @@ class NonFiniteDetector(BaseDetector):
         if count > 1:  # its beginning was let pass, and with it what came before
             ring = np.full(RING, np.nan)
         elif series.kind is SeriesKind.SCALAR:
-            ring = _last_finite(ring, series.values, begin)
-        finding_id = f"{self.name}:{_place(series.key)}:{onset}"
+            ring = last_finite(ring, series.values, begin)
+        finding_id = f"{self.name}:{place(series.key)}:{onset}"
         while finding_id in state.findings:  # several occurrences within one step
             finding_id += "+"
         finding = self._opened(series.key, onset, ring, inside or {}, finding_id)
@@ -240,7 +242,7 @@ class NonFiniteDetector(BaseDetector):
         evidence: dict[str, Any] = {"series": str(key), "quantity": key.name, "count": 0, **inside}
         if len(known):
             evidence["last_finite"] = float(known[-1])
-            evidence["growth_before"] = _growth(np.abs(known))
+            evidence["growth_before"] = growth(np.abs(known))
         evidence["from_the_start"] = not len(known) and not inside
         return Finding(
             self.failure_mode, Severity.MEDIUM, 0.99, step, None, key.layer, key.replica_id,
@@ -256,7 +258,7 @@ class NonFiniteDetector(BaseDetector):
             for finding in state.findings.values()
         ]
         findings += self._unopened(state)
-        findings = _first_marked(findings)
+        findings = first_marked(findings)
         judged = sorted({k.name for r, k in enumerate(state.keys) if self._checked(state, r, k)})
         count = int(sum(int(state["checked"][row]) for row in range(len(state.keys))))
         more: dict[str, Any] = {"judged": tuple(judged), "contributing_count": count}
@@ -274,7 +276,7 @@ class NonFiniteDetector(BaseDetector):
                 if str(row) in state.memory["open"]:
                     continue
                 onset, last = int(state["onset"][row]), int(state["last_bad"][row])
-                name = f"{self.name}:{_place(key)}:{onset}:last"
+                name = f"{self.name}:{place(key)}:{onset}:last"
                 finding = self._opened(key, onset, state["ring"][row], {}, name)
                 finding = _counted(state, key, finding, int(state["count"][row]), last)
                 yield self._judged(state, finding, key, row)
@@ -282,7 +284,7 @@ class NonFiniteDetector(BaseDetector):
     def _checked(self, state: FoldState, row: int, key: SeriesKey) -> bool:
         if key.kind is SeriesKind.ARRAY:
             return bool(state["checked"][row])
-        return key.name in _TELLING and bool(state["finite"][row] >= ENOUGH)
+        return key.name in TELLING and bool(state["finite"][row] >= ENOUGH)
 
     def _judged(self, state: FoldState, finding: Finding, key: SeriesKey, row: int) -> Finding:
         """Return the finding with the severity that its whole course deserves."""
@@ -304,7 +306,7 @@ class NonFiniteDetector(BaseDetector):
             "loss_scaling": scaled,
             "checked": int(state["checked"][row]),
         }
-        severity = _severity(key, count, goes_on, scaled)
+        severity = severity_of(key, count, goes_on, scaled)
         return replace(
             finding,
             severity=severity,
@@ -332,24 +334,10 @@ class NonFiniteDetector(BaseDetector):
         return text + "."
 
 
-def _place(key: SeriesKey) -> str:
-    """Return the series in words that no other series has."""
-    train = " (train)" if key.split == "train" else ""  # `str` leaves the usual split out
-    arrays = " (arrays)" if key.kind is SeriesKind.ARRAY else ""
-    replica = " (by name)" if isinstance(key.replica_id, str) else ""
-    return f"{key}{train}{arrays}{replica}"
-
-
-def _numeric(array: Any) -> bool:
-    """Return whether an array holds numbers; text and objects have no NaN to look for."""
-    kind = getattr(getattr(array, "dtype", None), "kind", None)  # torch's dtypes have none
-    return kind is None or kind in "biufcV"  # V: bfloat16 and the like of ml_dtypes
-
-
 def _counted(state: FoldState, key: SeriesKey, finding: Finding, count: int, last: int) -> Finding:
     """Return the finding as it stands after `count` bad values, the last at step `last`."""
     evidence = {**finding.evidence, "count": count, "last_bad_step": last}
-    severity = _severity(key, count, True, _scaled(state, finding))
+    severity = severity_of(key, count, True, _scaled(state, finding))
     return replace(finding, evidence=evidence, severity=severity)
 
 
@@ -357,85 +345,6 @@ def _scaled(state: FoldState, finding: Finding) -> bool:
     """Return whether a dynamic loss scale was at work when it began."""
     since = state.memory["scaling_since"]
     return since is not None and since <= (finding.onset_step or 0)
-
-
-def _severity(key: SeriesKey, count: int, goes_on: bool, scaled: bool) -> Severity:
-    lasting = goes_on or count >= PERSISTENT
-    if key.name in _STATE:
-        return Severity.CRITICAL
-    if key.name == "loss":
-        if key.held_out:
-            return Severity.HIGH if goes_on and count > 1 else Severity.MEDIUM
-        return Severity.CRITICAL if lasting else Severity.HIGH
-    if key.name in _GRADIENT:
-        if goes_on:
-            if count > 1:
-                return Severity.CRITICAL
-            return Severity.MEDIUM if scaled else Severity.HIGH
-        if scaled:  # dynamic loss scaling skips such steps: that is how it works
-            return Severity.LOW if count < 50 else Severity.MEDIUM
-        return Severity.HIGH if count >= PERSISTENT else Severity.MEDIUM
-    if key.kind is SeriesKind.ARRAY:
-        return Severity.HIGH
-    return Severity.MEDIUM if lasting and key.layer is not None else Severity.LOW
-
-
-def _first_marked(findings: list[Finding]) -> list[Finding]:
-    """Mark the earliest as the producer; the others are later, or only pass it on."""
-    if not findings:
-        return findings
-    first = min(findings, key=lambda f: (f.onset_step or 0, f.layer is None, f.finding_id))
-    return [
-        replace(f, evidence={**f.evidence, "began_in": first.evidence["series"],
-                             "began_at": first.onset_step})
-        for f in findings
-    ]  # fmt: skip
-
-
-def _growth(sizes: npt.NDArray[np.float64]) -> float:
-    """Return by what factor the largest of the later half exceeds the middle of the earlier."""
-    half = max(1, len(sizes) // 2)
-    before, after = float(np.median(sizes[:half])), float(np.max(sizes[half:], initial=0.0))
-    return max(after, float(sizes[-1])) / before if before > 0 else 1.0
-
-
-def _runs(
-    where: npt.NDArray[np.intp], good: npt.NDArray[np.bool_] | None
-) -> Iterator[tuple[int, int, int]]:
-    """Yield (first, last, number) of bad indices with at most GAP finite values between them."""
-    if not len(where) or good is None:
-        return
-    finite = np.cumsum(good)
-    cuts = np.flatnonzero(np.diff(finite[where]) > GAP) + 1
-    for a, b in pairwise([0, *cuts.tolist(), len(where)]):
-        yield int(where[a]), int(where[b - 1]), b - a
-
-
-def _nth_bad(
-    detector: NonFiniteDetector, series: Series, begin: int, end: int, nth: int, array: bool
-) -> int:
-    """Return the index of the nth bad value (from 1) between two indices."""
-    if array:
-        return begin
-    found = np.flatnonzero(detector.bad(series.values[begin : end + 1]))
-    return begin + int(found[nth - 1])
-
-
-def _last_finite(
-    ring: npt.NDArray[np.float64], values: npt.NDArray[np.float64], stop: int
-) -> npt.NDArray[np.float64]:
-    """Return the last finite values up to index `stop`, newest last, NaN where there are fewer."""
-    width = RING
-    known = np.empty(0)
-    while stop > 0:
-        low = max(0, stop - width)
-        part = values[low:stop]
-        known = part[np.isfinite(part)]
-        if len(known) >= RING or low == 0:
-            break
-        width *= 4
-    held = np.concatenate([ring[np.isfinite(ring)], known])[-RING:]
-    return np.concatenate([np.full(RING - len(held), np.nan), held])
 
 
 def nan_elements(array: Any) -> int:

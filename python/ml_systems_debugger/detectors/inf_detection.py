@@ -38,8 +38,7 @@ class InfDetectionDetector(NonFiniteDetector):
     loss that stays so, are critical; an infinite gradient norm is what dynamic
     loss scaling lives by (the step is skipped, the scale halved: Micikevicius
     et al., ICLR 2018), so it is low while the loss is scaled and training goes
-    on, medium without, and critical where it stays. A series counts as
-    checked from 10 finite values on, an array always.
+    on, medium without, and critical where it stays.
 
     Parameters
     ----------

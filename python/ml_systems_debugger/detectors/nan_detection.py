@@ -40,7 +40,12 @@ class NaNDetectionDetector(NonFiniteDetector):
     stays so, and medium at most where training goes on after it (low where a
     dynamic loss scale skips such steps: Micikevicius et al., ICLR 2018); a
     held-out loss is high where it stays NaN; any other metric is medium at
-    most. A series counts as checked from 10 finite values on, an array always.
+    most, and a missing value of a feature low. Of one series, 8 short
+    occurrences are kept; further ones are counted, lasting ones always kept.
+
+    What it finds clean it may vouch for only where that tells something of the
+    run: ``judged`` names loss, gradient and parameter norms with 10 finite
+    values or more, and arrays.
 
     Parameters
     ----------
@@ -51,7 +56,7 @@ class NaNDetectionDetector(NonFiniteDetector):
     ``series``, ``quantity``, ``count``, ``last_bad_step``, ``last_finite``,
     ``growth_before`` (largest of the last 4 finite values over the median of the 4 before),
     ``from_the_start``, ``goes_on``, ``recovered``, ``loss_scaling``,
-    ``checked``, ``began_in`` and ``began_at`` (the earliest finding); of
+    ``occurrences``, ``checked``, ``began_in`` and ``began_at`` (the earliest finding); of
     arrays ``elements``, ``bad_elements``, ``first_flat_index``, ``first_index``,
     ``shape``.
 
