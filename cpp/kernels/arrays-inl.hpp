@@ -151,10 +151,14 @@ template <typename E>
 inline NonfiniteCounts count_nonfinite(const char *p, size_t n) {
   NonfiniteCounts out;
   constexpr size_t step = 16384;  // below 2^16 counts a 16-bit lane
+  bool suspicious = false;
   for (size_t i = 0; i < n; i += step) {
     const size_t count = smaller(step, n - i);
     const char *q = p + i * sizeof(typename E::Bits);
-    if (span_has_nonfinite<E>(q, count)) count_span<E>(q, count, &out);
+    // Bad values come in runs: after one bad span the next is counted without asking first.
+    const uint64_t before = out.nan + out.posinf + out.neginf;
+    if (suspicious || span_has_nonfinite<E>(q, count)) count_span<E>(q, count, &out);
+    suspicious = out.nan + out.posinf + out.neginf != before;
   }
   return out;
 }
@@ -624,9 +628,11 @@ inline bool has_small(typename Bits<typename F::V>::U least) {
 }
 
 // Adds one span to a block; sums are flushed to 64 bits.
+// `suspicious`, as the span before left it, says whether that one held non-finite values: they
+// come in runs, and the attempt without a mask is then saved.
 template <typename F, bool shift>
 inline void add_span(const char *p, size_t n, typename F::V pivot, BlockStats *out,
-                     Totals<typename F::V> *t) {
+                     Totals<typename F::V> *t, bool *suspicious) {
   using V = typename F::V;
   constexpr size_t L = lanes<V>;
   const auto take = [&](const Lanes<V> &l, const char *q, size_t count) {
@@ -640,9 +646,12 @@ inline void add_span(const char *p, size_t n, typename F::V pivot, BlockStats *o
   };
   const size_t whole = n / L * L;
   if (whole != 0) {
-    Lanes<V> l = span_lanes<F, shift>(p, whole, pivot);
-    if (!all_finite(l.squares)) {  // a non-finite value, or an overflow
+    Lanes<V> l;
+    if (!*suspicious) l = span_lanes<F, shift>(p, whole, pivot);
+    if (*suspicious || !all_finite(l.squares)) {  // a non-finite value, or an overflow
+      const uint64_t before = out->nan + out->posinf + out->neginf;
       count_special<F>(p, whole, out);
+      *suspicious = out->nan + out->posinf + out->neginf != before;
       l = masked_lanes<F, shift>(p, whole, pivot);
     }
     take(l, p, whole);
@@ -701,9 +710,10 @@ inline bool stats_pass(const char *p, size_t n, double center, BlockStats *out, 
   Totals<V> t = {};
   t.min = fresh_lanes<V>().min;
   t.max = fresh_lanes<V>().max;
+  bool suspicious = false;
   for (size_t i = 0; i < n; i += kShort) {
     const size_t count = smaller(kShort, n - i);
-    add_span<F, shift>(F::span(p, i, count, scratch), count, pivot, out, &t);
+    add_span<F, shift>(F::span(p, i, count, scratch), count, pivot, out, &t, &suspicious);
     if constexpr (!shift) {
       if (i != 0 || n <= kShort) continue;
       const double seen = finite_count(*out, count);
