@@ -218,6 +218,15 @@ class TestPlaces:
             "loss [replica 1]": ([0, 1, 2], [2.0, 4.0, 5.0]),
         }
 
+    def test_text_that_looks_like_a_number_stays_as_it_is_written(self) -> None:
+        source = csv_of("step,layer_name,grad_norm", "1,010,1", "1,nan,2", "1,1e3,3", "2,010,4")
+        found = read(source)
+        assert found == {
+            "grad_norm/010": ([1, 2], [1.0, 4.0]),
+            "grad_norm/nan": ([1], [2.0]),
+            "grad_norm/1e3": ([1], [3.0]),
+        }
+
     def test_sparse_columns_by_replica(self) -> None:
         source = csv_of("step,rank,loss,acc", "1,0,1,", "1,1,2,9", "2,0,,8", "2,1,4,7")
         assert read(source) == {

@@ -12,7 +12,7 @@ import numpy as np
 from ..core import SchemaError
 from ..kernels.formats import parse_delimited
 from ._bytes import ByteSource
-from ._numbers import parse_cells, parse_number, with_odd_cells
+from ._numbers import is_number, parse_cells, with_odd_cells
 from ._table import Column, LineMap, Table, counted, role_of, text_columns
 
 __all__ = ["delimiter_of", "read_csv"]
@@ -89,8 +89,6 @@ class _Reader:
 
     def _numbers(self, data: bytes) -> bool:
         """Read a block of nothing but numbers natively; False where it is no such block."""
-        if any(t and not e for t, e in zip(self.text, self.either, strict=True)):
-            return False
         found = parse_delimited(data, self.delimiter, len(self.names))
         if found is None:
             return False
@@ -100,15 +98,26 @@ class _Reader:
             cells.setdefault(column, []).append((row, cell.decode("utf-8", "replace")))
             if not cell.isascii():
                 self.bad_bytes += [self.line + row] * (not _is_utf_8(cell))
-        if any(self.either[column] for column in cells):
-            return False
+        for at, (values, _) in enumerate(columns):
+            # Text that looks like a number must stay as it is written.
+            if (self.either[at] and at in cells) or (
+                self.text[at] and not self.either[at] and len(values)
+            ):
+                return False
         if any(self.header[0] == text for _, text in cells.get(0, ())):
             return False  # the header again: row by row, then
         if count:
             self.line_of.add(self.rows, self.line)
         for at, (values, rows) in enumerate(columns):
-            part = with_odd_cells(values, rows, cells.get(at, []))
-            self.parts[at].append((self.rows, count, Column(*part)))
+            odd_cells = cells.get(at, [])
+            if self.text[at] and odd_cells:
+                texts = np.empty(len(odd_cells), dtype=object)
+                texts[:] = [text for _, text in odd_cells]
+                places = np.array([row for row, _ in odd_cells], np.int64)
+                part = Column(texts, None if len(places) == count else places)
+            else:
+                part = Column(*with_odd_cells(values, rows, odd_cells))
+            self.parts[at].append((self.rows, count, part))
         self.rows += count
         self.line += count
         return True
@@ -131,7 +140,7 @@ class _Reader:
         stripped = [cell.strip() for cell in cells]
         if stripped and stripped[0].startswith("#"):
             stripped[0] = stripped[0].lstrip("# ")
-        if all(_is_number(cell) for cell in stripped):
+        if all(is_number(cell) for cell in stripped):
             raise SchemaError(
                 "the first line holds numbers, no column names",
                 source=self.source.name,
@@ -281,13 +290,6 @@ def _texts(cells: Sequence[str]) -> Column:
     texts = np.empty(len(rows), dtype=object)
     texts[:] = [cells[at].strip() for at in rows]
     return Column(texts, None if len(rows) == len(cells) else np.array(rows, np.int64))
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        return parse_number(cell) is not None
-    except ValueError:
-        return False
 
 
 def _is_utf_8(cell: bytes) -> bool:

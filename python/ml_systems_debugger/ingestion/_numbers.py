@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Cells", "parse_cells", "parse_number", "with_odd_cells"]
+__all__ = ["Cells", "is_number", "parse_cells", "parse_number", "with_odd_cells"]
 
 _NOT_LOGGED = frozenset({"", "na", "n/a", "null", "none", "<na>", "-", "--"})
 _WORDS = {
@@ -57,6 +57,14 @@ def parse_number(text: str) -> float | None:
     if _THOUSANDS.fullmatch(stripped):
         return float(stripped.replace(",", ""))
     raise ValueError(f"{text!r} is no number")
+
+
+def is_number(text: str) -> bool:
+    """Return whether `text` is a number; an empty cell is none."""
+    try:
+        return parse_number(text) is not None
+    except ValueError:
+        return False
 
 
 def parse_cells(cells: Sequence[str]) -> Cells:

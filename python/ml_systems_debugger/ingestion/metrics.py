@@ -23,7 +23,7 @@ from ._bytes import HEAD_BYTES, ByteSource, is_bytes_like
 from ._columns import from_frame, from_mapping, is_frame
 from ._csv import delimiter_of, read_csv
 from ._json import read_json_document, read_jsonl
-from ._numbers import parse_number
+from ._numbers import is_number
 from ._rows import RowReader
 from ._table import Table
 
@@ -232,15 +232,8 @@ def _looks_delimited(head: bytes) -> bool:
 
 
 def _fits(cells: list[str], width: int) -> bool:
-    return (len(cells) > 1 or width == 1) and any(_is_number(cell) for cell in cells)
+    return (len(cells) > 1 or width == 1) and any(is_number(cell) for cell in cells)
 
 
 def _is_name(text: str) -> bool:
     return len(text.split()) <= 5 and not text.endswith((".", "!", "?", ":"))
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        return parse_number(cell) is not None
-    except ValueError:
-        return False
