@@ -38,16 +38,19 @@ def test_it_is_constructed_without_arguments_and_documented(cls: type[Any]) -> N
     assert len((inspect.getdoc(cls) or "").split()) >= 5
 
 
+def ingested(ingestor: BaseIngestor, thing: Any) -> Any:
+    # One that nearly understands a thing may say what is wrong in the check already.
+    assert isinstance(ingestor.validate_schema(thing), bool)
+    return ingestor.ingest(thing)
+
+
 @each_ingestor
 @pytest.mark.parametrize("thing", [None, 3.5, object(), b"", {"a": object()}])
 def test_what_an_ingestor_does_not_read_is_an_error_of_ours(
     cls: type[BaseIngestor], thing: Any
 ) -> None:
-    ingestor = cls()
     with pytest.raises((MLSystemsDebuggerError, TypeError)):
-        # One that nearly understands it may say what is wrong already here.
-        assert isinstance(ingestor.validate_schema(thing), bool)
-        ingestor.ingest(thing)
+        ingested(cls(), thing)
 
 
 @each_ingestor
