@@ -13,7 +13,7 @@ from ..core import SchemaError
 from ..kernels.formats import parse_delimited
 from ._bytes import ByteSource
 from ._numbers import is_number, parse_cells, with_odd_cells
-from ._table import Column, LineMap, Table, counted, role_of, text_columns
+from ._table import Column, LineMap, Table, counted, role_of, text_column, text_columns
 
 __all__ = ["delimiter_of", "read_csv"]
 
@@ -246,7 +246,7 @@ class _Reader:
             values, rows, bad = parse_cells(cells)
             if not bad:
                 return Column(values, rows)
-        return _texts(cells)
+        return text_column(cells)
 
     def table(self) -> Table:
         columns = {
@@ -283,13 +283,6 @@ class _Reader:
 def _counted(reader: _Reader) -> bool:
     reader.line += 1  # a blank line before the header
     return False
-
-
-def _texts(cells: Sequence[str]) -> Column:
-    rows = [at for at, cell in enumerate(cells) if cell.strip()]
-    texts = np.empty(len(rows), dtype=object)
-    texts[:] = [cells[at].strip() for at in rows]
-    return Column(texts, None if len(rows) == len(cells) else np.array(rows, np.int64))
 
 
 def _is_utf_8(cell: bytes) -> bool:

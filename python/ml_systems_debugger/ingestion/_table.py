@@ -21,6 +21,7 @@ __all__ = [
     "epoch_seconds",
     "moment",
     "role_of",
+    "text_column",
     "text_columns",
 ]
 
@@ -117,6 +118,14 @@ def _as_text(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     out = np.empty(len(values), dtype=object)
     out[:] = [repr(v) for v in values.tolist()]
     return out
+
+
+def text_column(cells: Sequence[str]) -> Column:
+    """Return the cells that are not blank, as they are written."""
+    rows = [at for at, cell in enumerate(cells) if cell.strip()]
+    texts = np.empty(len(rows), dtype=object)
+    texts[:] = [cells[at].strip() for at in rows]
+    return Column(texts, None if len(rows) == len(cells) else np.array(rows, np.int64))
 
 
 class LineMap:
