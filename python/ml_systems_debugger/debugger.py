@@ -76,7 +76,7 @@ class MLSystemsDebugger:
         self._ingestors: list[BaseIngestor] = []
         self._extractors = list(_default_extractors() if extractors is None else extractors)
         self._engine = engine
-        self._routes: dict[BaseDetector, tuple[str, ...]] | None = None
+        self._routes: list[tuple[BaseDetector, tuple[str, ...]]] | None = None
         for one in self._detectors:
             _check("detector", one, "detect", "get_required_signals")
 
@@ -180,7 +180,7 @@ class MLSystemsDebugger:
         there = set(signals.names)
         jobs: list[BaseDetector] = []
         skipped: list[SkippedDetector] = []
-        for detector, needed in self._routing().items():
+        for detector, needed in self._routing():
             if not needed or there.intersection(needed):
                 jobs.append(detector)
             else:
@@ -192,13 +192,17 @@ class MLSystemsDebugger:
             skipped.append(SkippedDetector(result.detector_name, result.reason))
         return results, skipped
 
-    def _routing(self) -> dict[BaseDetector, tuple[str, ...]]:
+    def _routing(self) -> list[tuple[BaseDetector, tuple[str, ...]]]:
         """Which quantities each detector reads: asked once, since a run has many."""
         if self._routes is None:
-            self._routes = {
-                one: tuple(canonical(raw).name for raw in one.get_required_signals())
-                for one in self._detectors
-            }
+            routes: list[tuple[BaseDetector, tuple[str, ...]]] = []
+            for one in self._detectors:
+                # Equal detectors say the same: one is asked. A class of one's own may be
+                # equal without being hashable, as a plain dataclass is.
+                if all(one != other for other, _ in routes):
+                    needed = one.get_required_signals()
+                    routes.append((one, tuple(canonical(raw).name for raw in needed)))
+            self._routes = routes
         return self._routes
 
     def _attribute(
