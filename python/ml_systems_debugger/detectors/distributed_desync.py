@@ -60,7 +60,8 @@ class DistributedDesyncDetector(BaseDetector):
     --------------
     Per step, the log-ratio of each replica to the median over replicas. Its
     usual size is learnt online: the median over replicas, then over 64 steps,
-    sets the scale for the next 64. Norms that agree to `tolerance` (after an
+    sets the scale for the next 64; what lies beyond the limit is not learnt
+    from. Norms that agree to `tolerance` (after an
     all-reduce they do) are held to ten times that; norms of local gradients
     differ by nature and are held to `sigmas` times their usual spread and to a
     factor of 1 + `effect`. `persistence` steps in a row make a finding: high
