@@ -378,11 +378,12 @@ std::uint64_t count_below(ArrayRef array, double bound, bool inclusive) {
 std::uint64_t read_all(const void *data, std::size_t bytes) {
   const ArrayKernels &kernels = *active_target().arrays;
   if (bytes <= kBlock) return kernels.read(data, bytes);
-  const ArrayRef array{data, bytes, Dtype::u8};
+  // Long stretches, since every new one costs the prefetcher a start.
+  const ArrayRef array{data, bytes / 8, Dtype::u64};
   const Plan plan(&array, 1);
-  std::atomic<std::uint64_t> all{0};
+  std::atomic<std::uint64_t> all{kernels.read(at(array, array.n), bytes % 8)};
   over_blocks(plan, [&](std::size_t block) {
-    all.fetch_or(kernels.read(at(array, block * kBlock), block_length(bytes, block)),
+    all.fetch_or(kernels.read(at(array, block * kBlock), block_length(array.n, block) * 8),
                  std::memory_order_relaxed);
   });
   return all.load();

@@ -57,8 +57,8 @@ struct ArrayKernels {
   // with zeros. Depends on the place of every word, never on the order of the work.
   std::uint64_t (*digest)(const void *data, std::size_t bytes, std::uint64_t start);
   // Adds to counts[kExponents] how many elements have each biased exponent: of a double where
-  // has_double_lanes(dtype), of a float otherwise. Zeros and subnormals are 0, non-finite values the
-  // last one in use (2047, 255).
+  // has_double_lanes(dtype), of a float otherwise. Zeros and subnormals are 0, non-finite values
+  // the last one in use (2047, 255).
   void (*exponents)(const void *data, std::size_t n, Dtype dtype, std::uint64_t *counts);
   // How many magnitudes lie below `bound`, or not above it. A NaN is not below anything.
   std::uint64_t (*below)(const void *data, std::size_t n, Dtype dtype, double bound,
