@@ -62,6 +62,12 @@ def test_a_metric_beside_a_sound_loss_is_medium_at_most(name: str) -> None:
     assert found.severity <= Severity.MEDIUM
 
 
+def test_a_held_out_loss_counts_by_what_else_is_known() -> None:
+    held_out = signals("val_loss", [1.0] * 9 + [NAN] * 6)
+    assert detect(held_out, signals("loss", [1.0] * 15)).severity == Severity.MEDIUM
+    assert detect(held_out).severity == Severity.HIGH
+
+
 def test_a_gradient_norm_that_recovers_is_no_more_than_medium() -> None:
     # Fewer good values than end an occurrence: it has recovered all the same.
     found = detect(signals("grad_norm", [1.0] * 20 + [NAN] + [1.0] * 3))

@@ -307,6 +307,9 @@ class NonFiniteDetector(BaseDetector):
             "checked": int(state["checked"][row]),
         }
         severity = severity_of(key, count, goes_on, scaled)
+        if key.name == "loss" and key.held_out and goes_on and count > 1:
+            trained = any(k.name == "loss" and not k.held_out for k in state.keys)
+            severity = severity if trained else Severity.HIGH  # all that is known of the run
         return replace(
             finding,
             severity=severity,

@@ -50,7 +50,7 @@ def severity_of(key: SeriesKey, count: int, goes_on: bool, scaled: bool) -> Seve
         return Severity.CRITICAL
     if key.name == "loss":
         if key.held_out:
-            return Severity.HIGH if goes_on and count > 1 else Severity.MEDIUM
+            return Severity.MEDIUM
         return Severity.CRITICAL if lasting else Severity.HIGH
     if key.name in _GRADIENT:
         if goes_on:

@@ -39,9 +39,10 @@ class NaNDetectionDetector(NonFiniteDetector):
     a training loss that recovers is high; a gradient norm is critical where it
     stays so, and medium at most where training goes on after it (low where a
     dynamic loss scale skips such steps: Micikevicius et al., ICLR 2018); a
-    held-out loss is high where it stays NaN; any other metric is medium at
-    most, and a missing value of a feature low. Of one series, 8 short
-    occurrences are kept; further ones are counted, lasting ones always kept.
+    held-out loss is medium, and high where it stays NaN and no training loss is
+    logged; any other metric is medium at most, and a missing value of a feature
+    low. Of one series, 8 short occurrences are kept; further ones are counted,
+    lasting ones always kept.
 
     What it finds clean it may vouch for only where that tells something of the
     run: ``judged`` names loss, gradient and parameter norms with 10 finite
