@@ -51,7 +51,8 @@ def test_from_signals_keeps_every_signal_under_its_own_name(given_signals: list[
     groups: dict[tuple[object, ...], list[object]] = defaultdict(list)
     for series in made.series:
         name = series.source_name or series[0].name
-        told = {"val_loss": None}.get(name, series.key.split)
+        said_by_name = name == "val_loss" and series.key.split == "val"
+        told = None if said_by_name else series.key.split
         place = (name, series.key.layer, series.key.replica_id, series.kind, told, series.key.run)
         groups[place].extend(series.values.tolist())
     values = sorted(len(found) for found in groups.values())

@@ -26,6 +26,8 @@ class Item(NamedTuple):
 
 
 class Chunk(NamedTuple):
+    """Offsets and sizes of one piece of a tensor, per dimension."""
+
     start: tuple[int, ...]
     shape: tuple[int, ...]
 
@@ -50,6 +52,7 @@ def state_of(value: Any, kind: str, wanted: type = dict) -> Any:
 
 
 def is_sizes(value: object) -> bool:
+    """Return whether `value` is a tuple of sizes that a tensor can have."""
     return (
         isinstance(value, tuple)
         and len(value) <= MAX_DIMENSIONS
@@ -59,6 +62,7 @@ def is_sizes(value: object) -> bool:
 
 
 def chunk_of(value: Any, name: str, shape: tuple[int, ...]) -> Chunk:
+    """Return where a piece of tensor `name` lies; raises where it is not inside `shape`."""
     state = state_of(value, "ChunkStorageMetadata")
     start, size = state.get("offsets"), state.get("sizes")
     fits = is_sizes(start) and is_sizes(size) and len(start) == len(size) == len(shape)
@@ -71,6 +75,7 @@ def chunk_of(value: Any, name: str, shape: tuple[int, ...]) -> Chunk:
 
 
 def item_of(index: Any, info: Any) -> Item:
+    """Return where one entry of the index was written; raises where it is not understood."""
     where = state_of(index, "MetadataIndex")
     good = isinstance(info, Instance) and info.path.endswith("filesystem._StorageInfo")
     place = info.attributes() if good else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, NoReturn
 
@@ -44,8 +44,8 @@ class FrozenDict(dict[str, Any]):
     setdefault = _refuse
     update = _refuse
 
-    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Any]]]:
-        return FrozenDict, (dict(self),)
+    def __reduce__(self) -> tuple[Callable[..., FrozenDict], tuple[dict[str, Any]]]:
+        return freeze, (dict(self),)  # a NaN comes back as the one that equals itself
 
     def __copy__(self) -> FrozenDict:
         return self
