@@ -129,12 +129,12 @@ def _rendered(
     output: str | None,
     several: bool,
 ) -> str:
+    terminal = output is None and sys.stdout.isatty()
+    color = terminal and output_format == ReportFormat.TEXT.value
     if several:
-        return render_many(reports, output_format)
+        return render_many(reports, output_format, color=color)
     reporter = Reporter(output_format)
-    if output_format == ReportFormat.TEXT.value and output is None and sys.stdout.isatty():
-        return reporter.render(reports[0][1], color=True)
-    return reporter.render(reports[0][1])
+    return reporter.render(reports[0][1], color=True) if color else reporter.render(reports[0][1])
 
 
 def _exit_code(reports: Sequence[DebugReport], fail_on: str) -> int:
