@@ -78,7 +78,10 @@ def l1_norm(x: Any) -> float:
     """Return the sum of magnitudes."""
     v = np.abs(_doubles(x))
     if np.isfinite(v).all():
-        return math.fsum(v)
+        try:
+            return math.fsum(v)
+        except OverflowError:  # more than a double holds
+            return math.inf
     return math.nan if np.isnan(v).any() else math.inf
 
 
