@@ -149,3 +149,16 @@ def test_a_parting_in_the_first_steps_is_the_same_however_cut(width: int) -> Non
 def test_parameters_are_checked(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(bad))):
         DistributedDesyncDetector(**bad)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_replicas_that_share_a_finding_are_the_same_however_cut(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    draws = np.exp(0.1 * rng.normal(size=(2, 200)))
+    draws[1, 60:140] *= 9
+    draws[rng.random((2, 200)) < 0.02] = np.nan
+    run = SignalSet.of(signals("grad_norm", lambda r, i: draws[r, i], 2, 200))
+    state = DETECTOR.init()
+    for start, stop in pairwise([None, *range(1, 200), None]):
+        DETECTOR.update(state, run.between(start, stop))
+    assert DETECTOR.conclude(state).to_dict() == DETECTOR.detect(run).to_dict()

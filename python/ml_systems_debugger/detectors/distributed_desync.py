@@ -187,17 +187,19 @@ class DistributedDesyncDetector(BaseDetector):
         memory["judged"] += part.stop - begin
         if not flags.any() and not memory["runs"]:
             return limit
-        for column, name in enumerate(group.names):
-            if not flags[:, column].any() and str(name) not in memory["runs"]:
-                continue
-            for at in range(part.stop - begin):
-                if not there[at, column]:
-                    continue
-                present = [n for n, h in zip(group.names, there[at], strict=True) if h]
-                self._one(
-                    state, key, memory, present, name, int(group.steps[begin + at]),
-                    bool(flags[at, column]), float(signed[begin + at, column]), limit, agreed,
-                )  # fmt: skip
+        active = [
+            (column, name)
+            for column, name in enumerate(group.names)
+            if flags[:, column].any() or str(name) in memory["runs"]
+        ]
+        for at in range(part.stop - begin):  # step by step: two replicas share a finding
+            present = [n for n, h in zip(group.names, there[at], strict=True) if h]
+            for column, name in active:
+                if there[at, column]:
+                    self._one(
+                        state, key, memory, present, name, int(group.steps[begin + at]),
+                        bool(flags[at, column]), float(signed[begin + at, column]), limit, agreed,
+                    )  # fmt: skip
         return limit
 
     def _one(
