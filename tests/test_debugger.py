@@ -137,6 +137,16 @@ def test_required_signals_are_asked_once_for_many_runs() -> None:
     assert len(asked) == routed
 
 
+def test_a_detector_that_cannot_say_what_it_reads_is_a_failed_check() -> None:
+    class Unsure(LoudLoss):
+        def get_required_signals(self) -> list[str]:
+            raise KeyError("the planted fault")
+
+    report = MLSystemsDebugger(detectors=[Unsure()]).debug({"loss": falling_loss()})
+    assert report.status is Status.INCOMPLETE
+    assert "the planted fault" in report.failed_checks[0].reason
+
+
 def test_detectors_run_beside_each_other() -> None:
     meeting = threading.Barrier(2, timeout=20)
 

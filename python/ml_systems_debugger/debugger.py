@@ -37,6 +37,9 @@ __all__ = ["MLSystemsDebugger", "diagnose"]
 _TRACEBACK_CHARACTERS = 4000
 _UNSPECIFIED = register_failure_mode("mlsd:unspecified")
 
+# A detector with the quantities that it reads, or with what it raised when it was asked.
+_Route = tuple[BaseDetector, tuple[str, ...] | Exception]
+
 
 class MLSystemsDebugger:
     """Runs ingestion, extraction, detection and attribution over one run at a time.
@@ -76,7 +79,7 @@ class MLSystemsDebugger:
         self._ingestors: list[BaseIngestor] = []
         self._extractors = list(_default_extractors() if extractors is None else extractors)
         self._engine = engine
-        self._routes: list[tuple[BaseDetector, tuple[str, ...]]] | None = None
+        self._routes: list[_Route] | None = None
         for one in self._detectors:
             _check("detector", one, "detect", "get_required_signals")
 
@@ -179,9 +182,12 @@ class MLSystemsDebugger:
     ) -> tuple[list[DetectionResult], list[SkippedDetector]]:
         there = set(signals.names)
         jobs: list[BaseDetector] = []
+        failed: list[DetectionResult] = []
         skipped: list[SkippedDetector] = []
         for detector, needed in self._routing():
-            if not needed or there.intersection(needed):
+            if isinstance(needed, Exception):
+                failed.append(_failure(_mode(detector), _name(detector), needed))
+            elif not needed or there.intersection(needed):
                 jobs.append(detector)
             else:
                 reason = f"none of {', '.join(needed)} is in the input"
@@ -190,18 +196,17 @@ class MLSystemsDebugger:
         for result in [r for r in results if r.outcome is Outcome.NOT_APPLICABLE]:
             results.remove(result)
             skipped.append(SkippedDetector(result.detector_name, result.reason))
-        return results, skipped
+        return [*results, *failed], skipped
 
-    def _routing(self) -> list[tuple[BaseDetector, tuple[str, ...]]]:
+    def _routing(self) -> list[_Route]:
         """Which quantities each detector reads: asked once, since a run has many."""
         if self._routes is None:
-            routes: list[tuple[BaseDetector, tuple[str, ...]]] = []
+            routes: list[_Route] = []
             for one in self._detectors:
                 # Equal detectors say the same: one is asked. A class of one's own may be
                 # equal without being hashable, as a plain dataclass is.
                 if all(one != other for other, _ in routes):
-                    needed = one.get_required_signals()
-                    routes.append((one, tuple(canonical(raw).name for raw in needed)))
+                    routes.append((one, _needed(one)))
             self._routes = routes
         return self._routes
 
@@ -241,6 +246,20 @@ def diagnose(
     return MLSystemsDebugger(detectors, config=config).debug(source, context)
 
 
+def _needed(detector: BaseDetector) -> tuple[str, ...] | Exception:
+    """Return the quantities that a detector reads, or what it raised when it was asked."""
+    try:
+        given = detector.get_required_signals()
+        names = (given,) if isinstance(given, str) else given
+        return tuple(canonical(raw).name for raw in names)
+    except Exception as error:  # noqa: BLE001 - reported as a check that did not run
+        return error
+
+
+def _mode(detector: BaseDetector) -> Any:
+    return getattr(detector, "failure_mode", _UNSPECIFIED)
+
+
 def _judged(detector: BaseDetector, signals: SignalSet, context: FrozenDict) -> DetectionResult:
     """Ask one detector; what it raises becomes a failed check with its traceback."""
     name = _name(detector)
@@ -249,7 +268,7 @@ def _judged(detector: BaseDetector, signals: SignalSet, context: FrozenDict) -> 
         if not isinstance(result, DetectionResult):
             raise TypeError(f"detect returned {type(result).__name__}, not DetectionResult")
     except Exception as error:  # noqa: BLE001 - reported as a check that did not run
-        return _failure(getattr(detector, "failure_mode", _UNSPECIFIED), name, error)
+        return _failure(_mode(detector), name, error)
     if result.outcome is not Outcome.CONCLUDED or result.judged:
         return result
     # A detector written against the three contracts alone does not say what it judged.
