@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ml_systems_debugger.checkpoints._globals import judge_globals
-from ml_systems_debugger.checkpoints._standins import Global
+from ml_systems_debugger.core._standins import Global
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Checkpoints: what is in them, whether it is sound, what changed; their code is never run."""
 
+from ..core.shown import shown
 from . import (  # noqa: F401 - each registers its format
     deepspeed,
     distributed,
@@ -9,7 +10,6 @@ from . import (  # noqa: F401 - each registers its format
     safetensors,
     torch_zip,
 )
-from ._names import shown
 from .changes import CheckpointDiff, TensorChange
 from .comparing import diff
 from .contract import CheckpointFormat, Layout, Options, TensorInfo, formats

@@ -6,8 +6,8 @@ from math import prod
 from typing import Any, NamedTuple
 
 from ..core import SchemaError, UnsupportedFormatError
-from ._names import shown
-from ._pickle import Instance
+from ..core.pickles import Instance
+from ..core.shown import shown
 
 __all__ = ["METADATA", "Chunk", "Item", "chunk_of", "is_sizes", "item_of", "overlap", "state_of"]
 

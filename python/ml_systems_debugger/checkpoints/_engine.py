@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import MLSystemsDebuggerError
+from ..core.shown import shown
 from ..kernels import ROW_DTYPE, SPAN_DTYPE, measure_spans
 from ._dead import MIN_LINES, UnitZeros, unit_zeros
 from ._digest import part_digest
-from ._names import shown
 from ._plan import KERNEL_CODES, Group, Plan, Unit, dtype_of
 from ._scales import scale_values
 from ._source import ChangedError, Folder

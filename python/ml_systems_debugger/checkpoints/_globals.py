@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable
 
 from ..core import Severity
-from ._names import shown
-from ._pickle import Global
+from ..core.pickles import Global
+from ..core.shown import shown
 from .finding import CheckpointFinding
 
 __all__ = ["judge_globals"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core import SchemaError
-from ._names import shown
+from ..core.shown import shown
 from ._source import Folder
 
 __all__ = ["Inflated"]

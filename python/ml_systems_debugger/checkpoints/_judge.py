@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import Severity
+from ..core.shown import shown
 from ._dead import DeadLines, dead_lines
 from ._engine import Measured
 from ._families import families, is_optimizer_state
-from ._names import shown
 from ._plan import Plan, dtype_of, per_type
 from .finding import CheckpointFinding
 from .table import TensorTable

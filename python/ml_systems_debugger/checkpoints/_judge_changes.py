@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..core import Severity
+from ..core.shown import shown
 from ._families import is_optimizer_state
-from ._names import shown
 from ._plan import dtype_of
 from .changes import CheckpointDiff, TensorChange
 from .contract import TensorInfo

@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from ..core import SchemaError
-from ._names import shown
+from ..core.shown import shown
 from ._source import Source
 from .contract import TensorInfo
 from .dtypes import DTYPES

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from ..core import SchemaError
-from ._names import shown
+from ..core.shown import shown
 
 __all__ = ["ChangedError", "Folder", "Source"]
 

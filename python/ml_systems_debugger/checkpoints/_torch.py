@@ -8,9 +8,9 @@ from math import prod
 from typing import Any, NamedTuple
 
 from ..core import SchemaError, UnsupportedFormatError
+from ..core.pickles import Global, Instance, Persistent, read_pickle
+from ..core.shown import shown
 from ._layouts import Piece, Pieces, Strided, Swapped, is_packed
-from ._names import shown
-from ._pickle import Global, Instance, Persistent, read_pickle
 from ._source import Source
 from ._zip import DEFLATED, STORED, Member, read_members
 from .contract import Layout, TensorInfo

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from ..core import SchemaError, UnsupportedFormatError
-from ._names import shown
+from ..core.shown import shown
 from ._source import Source
 
 __all__ = ["DEFLATED", "STORED", "Member", "looks_like_zip", "read_members"]

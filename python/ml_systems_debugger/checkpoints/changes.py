@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import Severity, to_jsonable
-from ._names import shown
+from ..core.shown import shown
 from .finding import CheckpointFinding
 from .report import SCHEMA_VERSION
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import MLSystemsDebuggerError
+from ..core.shown import shown
 from ._digest import part_digest
 from ._judge_changes import judge_changes
-from ._names import shown
 from ._plan import dtype_of
 from ._source import Folder
 from ._values import as_float64, is_convertible

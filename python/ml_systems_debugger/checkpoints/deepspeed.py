@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from ..core import MLSystemsDebuggerError, SchemaError
+from ..core.shown import shown
 from ._globals import judge_globals
 from ._layouts import Piece, Pieces
-from ._names import shown
 from ._torch import TorchArchive, TorchTensor, open_archive, tensor_of
 from .contract import CheckpointFormat, TensorInfo, formats
 from .dtypes import DTYPES

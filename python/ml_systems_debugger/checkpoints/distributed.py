@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..core import MLSystemsDebuggerError, SchemaError, UnsupportedFormatError
+from ..core.pickles import Instance, read_pickle
+from ..core.shown import shown
 from ._distributed_metadata import (
     METADATA,
     Chunk,
@@ -21,8 +23,6 @@ from ._distributed_metadata import (
 )
 from ._globals import judge_globals
 from ._layouts import Box, Boxes, Swapped, is_packed
-from ._names import shown
-from ._pickle import Instance, read_pickle
 from ._source import Source
 from ._torch import dtype_of, named_tensors, open_archive, tensor_of
 from .contract import CheckpointFormat, Layout, TensorInfo, formats

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..core import FailureMode, Finding, Severity, to_jsonable
-from ._names import shown
+from ..core.shown import shown
 
 __all__ = ["CODES", "CheckpointFinding"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..core import MLSystemsDebuggerError
+from ..core.shown import shown
 from ._layouts import moved
-from ._names import shown
 from ._source import Folder, Source
 from .contract import CheckpointFormat, TensorInfo, formats
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..core import SchemaError, UnsupportedFormatError
-from ._names import shown
+from ..core.shown import shown
 from ._source import Source
 from .contract import CheckpointFormat, TensorInfo, formats
 from .dtypes import DTYPES

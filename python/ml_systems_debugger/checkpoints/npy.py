@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..core import SchemaError, UnsupportedFormatError
+from ..core.shown import shown
 from ._layouts import Inflated, Piece, Pieces, Strided, Swapped, is_packed
-from ._names import shown
 from ._source import Source
 from ._zip import DEFLATED, STORED, Member, looks_like_zip, read_members
 from .contract import CheckpointFormat, Layout, Options, TensorInfo, formats

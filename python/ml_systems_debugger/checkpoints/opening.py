@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import SchemaError, UnsupportedFormatError
-from ._names import shown
+from ..core.shown import shown
 from ._source import Source
 from .contract import CheckpointFormat, Options, TensorInfo, formats
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from math import prod
 
+from ..core.shown import shown
 from ._families import template
-from ._names import shown
 from .changes import CheckpointDiff
 from .finding import CheckpointFinding
 from .report import CheckpointReport

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core import Severity, freeze, to_jsonable
 from ..core.frozen import FrozenDict
-from ._names import shown
+from ..core.shown import shown
 from .finding import CheckpointFinding
 from .table import TensorRecord
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..core import SchemaError
-from ._names import shown
+from ..core.shown import shown
 from ._safetensors_header import MAX_HEADER, Pairs, parse_index, read_header
 from .contract import CheckpointFormat, TensorInfo, formats
 from .finding import CheckpointFinding

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core import ConfigurationError, check_count
+from ..core.shown import shown
 from ._engine import Measured, default_workers, run_plan
 from ._judge import judge
-from ._names import shown
 from ._plan import Plan, make_plan
 from .contract import CheckpointFormat, Options, TensorInfo
 from .finding import CheckpointFinding

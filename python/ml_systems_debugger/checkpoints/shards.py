@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..core import ConfigurationError, SchemaError, to_jsonable
+from ..core.shown import shown
 from ..kernels import ROW_DTYPE
 from ._dead import UnitZeros
 from ._engine import Measured
-from ._names import shown
 from ._plan import Plan, make_plan
 from .contract import Options, TensorInfo
 from .finding import CheckpointFinding

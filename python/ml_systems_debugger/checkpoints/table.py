@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import to_jsonable
+from ..core.shown import shown
 from ..kernels import combine_rows
 from ._engine import Measured
-from ._names import shown
 from ._plan import Plan, dtype_of, per_type
 from .contract import TensorInfo
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..core import MLSystemsDebuggerError, SchemaError, UnsupportedFormatError
+from ..core.shown import shown
 from ._globals import judge_globals
-from ._names import shown
 from ._torch import TorchArchive, named_tensors, open_archive, tensor_of
 from ._zip import looks_like_zip
 from .contract import CheckpointFormat, TensorInfo, formats

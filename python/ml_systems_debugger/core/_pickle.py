@@ -1,44 +1,17 @@
-"""A pickle read without running it: opcodes in, plain values and inert stand-ins out.
-
-Nothing is imported and nothing called. A global becomes a `Global`, what a
-loader would build or call with it an `Instance` that only remembers how. The
-few builders of plain containers that checkpoints are made of (`OrderedDict`,
-`torch.Size`, ...) give the container. Work and memory are bounded by a budget
-that grows with the file.
-"""
+"""The machine that reads a pickle without running it: a stack, marks, a memo, a budget."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from ..core import SchemaError
 from ._opcodes import TABLE
-from ._standins import Global, Instance, Persistent, plain_container, safe_key
+from ._standins import Global, Instance, plain_container, safe_key
+from .errors import SchemaError
 
-__all__ = ["Global", "Instance", "Machine", "Persistent", "read_pickle"]
+__all__ = ["Machine"]
 
 MAX_INT_BYTES = 4096
-
-
-def read_pickle(data: bytes, source: str, offset: int, budget: int) -> tuple[Any, list[Global]]:
-    """Return the object in `data` and every global that it names, in order.
-
-    Parameters
-    ----------
-    data : bytes
-        One pickle, and nothing behind it.
-    source, offset
-        File and place of `data`, for messages.
-    budget : int
-        Bytes of memory that the result may take, about.
-
-    Raises
-    ------
-    SchemaError
-        Where it is cut off, malformed, uses an unknown opcode or too much memory.
-    """
-    return Machine(data, source, offset, budget).run()
 
 
 class Machine:
@@ -64,7 +37,7 @@ class Machine:
     def spend(self, amount: int) -> None:
         self.budget -= amount
         if self.budget < 0:
-            self.fail("needs far more memory than a checkpoint of this size")
+            self.fail("needs far more memory than a file of this size")
 
     def take(self, count: int) -> bytes:
         end = self.at + count
@@ -117,7 +90,7 @@ class Machine:
             self.at += 1
             if step is None:
                 self.at -= 1
-                self.fail("holds an opcode that no checkpoint needs", f"0x{code:02x}")
+                self.fail("holds an opcode that no plain data needs", f"0x{code:02x}")
             step(self)
         if self.at != size:
             self.fail("is followed by further bytes", size - self.at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._names import shown
+from .shown import shown
 
 __all__ = ["Global", "Instance", "Persistent", "plain_container", "safe_key"]
 

@@ -174,4 +174,4 @@ def _table() -> list[Callable[[Machine], None] | None]:
 
 
 TABLE = _table()
-"""The step for each code, None where no checkpoint needs it."""
+"""The step for each code, None where no plain data needs it."""

@@ -1,0 +1,71 @@
+"""Pickles are read and never run, by whoever reads them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+from typing import Any
+
+import pytest
+
+from ml_systems_debugger.core import SchemaError
+from ml_systems_debugger.core.pickles import Instance, read_pickle
+
+PLAIN = {
+    "text": "é\n",
+    "numbers": [0, -1, 2**40, -(2**70), 0.5, float("inf"), True, None],
+    "nested": {"a": (1, (2, 3)), "b": [], 7: b"\0\xff"},
+}
+
+
+class Harmful:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_plain_data_of_every_protocol(protocol):
+    found, named = read_pickle(pickle.dumps(PLAIN, protocol), "a.pkl", 0, 100_000)
+    if protocol < 3:  # bytes are a call of a codec there
+        assert isinstance(found["nested"].pop(7), Instance)
+        assert [one.path for one in named] == ["_codecs.encode"]
+        assert found == {**PLAIN, "nested": {"a": (1, (2, 3)), "b": []}}
+    else:
+        assert (found, named) == (PLAIN, [])
+
+
+def test_what_a_loader_would_call_is_named_and_not_called(tmp_path):
+    target = tmp_path / "made"
+    found, named = read_pickle(pickle.dumps(Harmful(str(target))), "a.pkl", 0, 100_000)
+    assert not target.exists()
+    assert isinstance(found, Instance)
+    assert [one.name for one in named] == ["mkdir"]
+
+
+def test_damage_and_want_of_measure_are_named():
+    data = pickle.dumps(PLAIN)
+    with pytest.raises(SchemaError, match="cut off"):
+        read_pickle(data[:-3], "a.pkl", 0, 100_000)
+    with pytest.raises(SchemaError, match="followed by further bytes"):
+        read_pickle(data + b"x", "a.pkl", 0, 100_000)
+    with pytest.raises(SchemaError, match="far more memory"):
+        read_pickle(data, "a.pkl", 0, 100)
+
+
+def test_mutated_pickles_raise_nothing_but_our_errors():
+    rng = random.Random(0)
+    data = pickle.dumps(PLAIN)
+    refused = 0
+    for _ in range(2000):
+        broken = bytearray(data)
+        for _ in range(rng.randint(1, 3)):
+            broken[rng.randrange(len(broken))] = rng.randrange(256)
+        try:
+            read_pickle(bytes(broken), "a.pkl", 0, 100_000)
+        except SchemaError:
+            refused += 1
+    assert refused > 500
