@@ -120,6 +120,16 @@ def _quoted(m: Machine) -> None:
     m.push(text, 60 + len(text))
 
 
+def _escaped(m: Machine) -> None:
+    # Text of protocol 0: what ASCII lacks stands there as an escape.
+    raw = m.line()
+    try:
+        text = raw.decode("raw-unicode-escape")
+    except UnicodeDecodeError:
+        text = raw.decode("utf-8", "backslashreplace")
+    m.push(text, 60 + len(text))
+
+
 def _integer(raw: bytes) -> int | bool:
     if raw in (b"00", b"01"):
         return raw == b"01"
@@ -148,7 +158,7 @@ def _table() -> list[Callable[[Machine], None] | None]:
         b"F": lambda m: m.number(float),
         b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0], 32),
         b"X": lambda m: m.text(_u4(m)), b"\x8c": lambda m: m.text(_u1(m)),
-        b"\x8d": lambda m: m.text(_u8(m)), b"V": _quoted, b"S": _quoted,
+        b"\x8d": lambda m: m.text(_u8(m)), b"V": _escaped, b"S": _quoted,
         b"U": lambda m: m.text(_u1(m)), b"T": lambda m: m.text(_signed4(m)),
         b"C": lambda m: m.raw(_u1(m)), b"B": lambda m: m.raw(_u4(m)),
         b"\x8e": lambda m: m.raw(_u8(m)), b"\x96": lambda m: m.raw(_u8(m)),

@@ -99,6 +99,11 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "train_batch_time",
         ),
         "data_time": ("data_loading_time", "dataloader_time", "data_wait_time"),
+        "comm_time": ("communication_time", "comm_time_s"),
+        "collective_seq": (),
+        "collective_completed": (),
+        "collective_lag": (),
+        "collective_time": (),
         "tokens_per_second": ("tps", "tokens_per_sec", "throughput_tokens"),
         "memory_allocated": ("gpu_memory_allocated", "memory_allocated_bytes"),
         "memory_reserved": ("gpu_memory_reserved", "memory_reserved_bytes"),
@@ -112,6 +117,7 @@ _LAYERED = frozenset(
     {
         "grad_norm", "param_norm", "update_ratio", "activation_zero_fraction", "activation_std",
         "param_digest", "grad_digest", "gradient", "parameter", "activation",
+        "collective_seq", "collective_completed", "collective_lag", "collective_time",
     }
 )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """From files, frames and arrays to a `SignalSet`: one source format per module."""
 
 from .arrow import ArrowIngestor
+from .flight_recorder import FlightRecorderIngestor
 from .hf_trainer import HFTrainerIngestor
 from .logs import LogIngestor
 from .metrics import MetricIngestor
@@ -13,6 +14,7 @@ from .wandb import WandbIngestor
 __all__ = [
     "ArrowIngestor",
     "ColumnRule",
+    "FlightRecorderIngestor",
     "HFTrainerIngestor",
     "LogIngestor",
     "MLflowIngestor",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..core import (
 )
 from ._bytes import ByteSource, is_bytes_like
 from .arrow import ArrowIngestor
+from .flight_recorder import FlightRecorderIngestor, dump_files
 from .metrics import MetricIngestor
 from .mlflow import MLflowIngestor, is_run_folder
 from .tensorboard import TensorBoardIngestor, event_files
@@ -35,6 +36,12 @@ _NO_RUN_DATA = frozenset(
 over in a folder, read when they are named."""
 
 _SURE = 0.2
+
+_FOLDERS: tuple[tuple[Callable[[str | os.PathLike[str]], list[Path]], type[BaseIngestor]], ...] = (
+    (event_files, TensorBoardIngestor),
+    (dump_files, FlightRecorderIngestor),
+)
+"""What finds the files in a folder that make one run together, and who reads that folder."""
 
 _MAGIC = (
     (b"\x89PNG", "a PNG picture"),
@@ -150,8 +157,7 @@ def _refusal(head: bytes, opened: ByteSource) -> IngestionError:
 def _open_folder(path: Path, mapping: Mapping[str, str] | None) -> SignalSet:
     runs = find_runs(path)
     if runs == [path]:
-        whole = MLflowIngestor() if is_run_folder(path) else TensorBoardIngestor()
-        return SignalSet.of(whole.ingest(path))
+        return SignalSet.of(_reader_of(path).ingest(path))
     if not runs:
         raise UnsupportedFormatError("no run data in this folder", source=str(path))
     if len(runs) > 1:
@@ -163,11 +169,19 @@ def _open_folder(path: Path, mapping: Mapping[str, str] | None) -> SignalSet:
     return open_source(runs[0], mapping=mapping)
 
 
+def _reader_of(folder: Path) -> BaseIngestor:
+    """Return who reads a folder that is one run."""
+    if is_run_folder(folder):
+        return MLflowIngestor()
+    return next(reader() for files, reader in _FOLDERS if len(files(folder)) > 1)
+
+
 def find_runs(path: str | os.PathLike[str]) -> list[Path]:
     """Return the runs below a folder, sorted: the files that some ingestor can read.
 
     Several TensorBoard event files side by side are one run: their folder; so
-    is the folder of a run in an MLflow file store.
+    are the flight-recorder dumps of several ranks, and the folder of a run in
+    an MLflow file store.
 
     Hidden files and folders, code and documents are passed over; links to
     folders are not followed.
@@ -192,12 +206,13 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
                 continue
             if _readable(file):
                 found.append(file)
-        if len(events := event_files(folder)) > 1:
-            found = [file for file in found if file not in events]
-            if not any(file.parent == Path(folder) for file in found):
-                found.append(Path(folder))
-            else:
-                found += events
+        for together, _ in _FOLDERS:
+            if len(parts := together(folder)) > 1:
+                found = [file for file in found if file not in parts]
+                if not any(file.parent == Path(folder) for file in found):
+                    found.append(Path(folder))
+                else:
+                    found += parts
     return sorted(found)
 
 
