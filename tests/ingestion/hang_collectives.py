@@ -35,13 +35,20 @@ def work(rank: int, folder: Path, fault: str) -> None:
     if fault == "mismatch":
         call = dist.all_reduce if rank else lambda t, async_op: dist.barrier(async_op=async_op)
         pending.append(call(torch.ones(8, 2), async_op=True))
-    time.sleep(0.5)  # the others are in their calls
+    (folder / f"called_{rank}").touch()
+    while not all((folder / f"called_{other}").exists() for other in range(RANKS)):
+        time.sleep(0.01)
+    time.sleep(0.3)  # what completes has completed
     (folder / "pickled").mkdir(exist_ok=True)
     (folder / "json").mkdir(exist_ok=True)
     (folder / "pickled" / f"nccl_trace_rank_{rank}").write_bytes(recorder._dump_fr_trace())
     text = recorder._dump_fr_trace_json()
     data = text if isinstance(text, bytes) else text.encode()
     (folder / "json" / f"rank_{rank}.json").write_bytes(data)
+    (folder / f"done_{rank}").touch()
+    # A rank that ends breaks the calls that the others wait in.
+    while not all((folder / f"done_{other}").exists() for other in range(RANKS)):
+        time.sleep(0.01)
     os._exit(0)
 
 
