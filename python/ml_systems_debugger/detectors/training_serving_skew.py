@@ -32,7 +32,13 @@ from ..core import (
     check_positive,
     detectors,
 )
-from ._two_samples import Comparison, benjamini_hochberg, compare
+from ..kernels import (
+    NumberComparison,
+    NumberSample,
+    Thresholds,
+    benjamini_hochberg,
+    compare_numbers,
+)
 
 __all__ = ["TrainingServingSkewDetector"]
 
@@ -54,7 +60,10 @@ def _rule(
     )  # fmt: skip
 
 
-_MISMATCH = "unit_change constant nulls no_longer_constant scale range"
+_MISMATCH = (
+    "unit_change constant nulls nonfinite clipped default_value rounding no_longer_constant scale "
+    "range"
+)
 _SKEW = (
     _rule("SKW001", RootCause.PREPROCESSING_MISMATCH, 0.6,
           "Feature {feature} is prepared differently in serving: a {kind} of {effect_size} robust "
@@ -103,10 +112,11 @@ class TrainingServingSkewDetector(BaseDetector):
 
     How it decides
     --------------
-    Two conditions, both: the two-sample Kolmogorov-Smirnov test (and a
-    z-test on missing values), corrected over features by Benjamini and
-    Hochberg at `q`; and an effect: W1 over the reference's robust scale, or
-    the change of the missing share, of at least `effect`. A million rows make
+    Two conditions, both: a test (Kolmogorov-Smirnov for the values, z for the
+    shares of missing, infinite or newly repeated values), corrected over looks
+    by Bonferroni and over features by Benjamini and Hochberg at `q`; and an
+    effect: W1 over the reference's robust scale of at least `effect`, or two in
+    a hundred rows missing or turned into one value. A million rows make
     everything significant and nothing large; three hundred the reverse. From
     `high_effect` on it is high. A logged divergence without its samples is
     held to `kl_threshold` and is medium at most.
@@ -125,7 +135,8 @@ class TrainingServingSkewDetector(BaseDetector):
     Evidence
     --------
     ``feature``, ``kind`` (shift, scale, unit_change, constant,
-    no_longer_constant, nulls, range, shape, divergence), ``effect_size``,
+    no_longer_constant, nulls, nonfinite, clipped, default_value, rounding, range,
+    shape, divergence), ``effect_size``,
     ``p_value``, ``statistic``, ``reference`` and ``serving`` (count, missing,
     median, iqr, min, max).
 
@@ -200,12 +211,13 @@ class TrainingServingSkewDetector(BaseDetector):
                 short += 1
                 continue
             names.append(feature)
-            found.append(compare(reference, serving))
-        rejected = benjamini_hochberg([c.p_value for c in found], self.q) if found else []
+            sides = (NumberSample.of(reference), NumberSample.of(serving))
+            found.append(compare_numbers(*sides, Thresholds(effect=self.effect)))
+        rejected = benjamini_hochberg([c.decisive_p for c in found], self.q) if found else []
         findings = [
             self._finding(name, comparison)
             for name, comparison, sure in zip(names, found, rejected, strict=True)
-            if sure and comparison.effect >= self.effect
+            if sure
         ]
         diverged, logged = self._diverged(state)
         findings += diverged
@@ -222,7 +234,7 @@ class TrainingServingSkewDetector(BaseDetector):
             )
         return DetectionResult.of_findings(self.failure_mode, self.name, findings, **more)
 
-    def _finding(self, feature: str, c: Comparison) -> Finding:
+    def _finding(self, feature: str, c: NumberComparison) -> Finding:
         high = c.effect >= self.high_effect
         evidence = {
             "feature": feature, "kind": c.kind, "effect_size": c.effect, "p_value": c.p_value,

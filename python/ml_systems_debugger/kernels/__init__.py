@@ -31,6 +31,12 @@ from .replica_spread import replica_spread
 from .robust_baseline import BaselineOutput, RobustBaseline
 from .rolling import ROLLING_STATS, Rolling, rolling
 from .runtime import available_targets, get_num_threads, set_num_threads, set_target, target
+from .significance import (
+    benjamini_hochberg,
+    chi_square_p_value,
+    homogeneity,
+    two_proportions_p_value,
+)
 from .tensor_stats import (
     BLOCK,
     ROW_DTYPE,
@@ -43,6 +49,7 @@ from .tensor_stats import (
     tensor_stats_many,
 )
 from .theil_sen import TheilSen, theil_sen
+from .two_samples import NumberComparison, NumberSample, Thresholds, compare_numbers
 
 __all__ = [
     "BLOCK",
@@ -64,15 +71,21 @@ __all__ = [
     "Histogram",
     "Narrowing",
     "NonfiniteCounts",
+    "NumberComparison",
+    "NumberSample",
     "RobustBaseline",
     "Rolling",
     "RunningExtrema",
     "SampleDivergences",
     "TensorStats",
     "TheilSen",
+    "Thresholds",
     "available_targets",
+    "benjamini_hochberg",
     "bin_counts",
+    "chi_square_p_value",
     "combine_rows",
+    "compare_numbers",
     "compare_samples",
     "count_nonfinite",
     "digest",
@@ -83,6 +96,7 @@ __all__ = [
     "global_norm",
     "has_nonfinite",
     "histogram",
+    "homogeneity",
     "js_divergence",
     "kl_divergence",
     "ks_p_value",
@@ -103,5 +117,6 @@ __all__ = [
     "tensor_stats_many",
     "theil_sen",
     "total_variation",
+    "two_proportions_p_value",
     "wasserstein",
 ]
