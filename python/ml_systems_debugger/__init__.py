@@ -55,6 +55,7 @@ from .detectors import (
     NaNDetectionDetector,
     TrainingServingSkewDetector,
 )
+from .distributions import SkewReport, compare_distributions
 from .ingestion import LogIngestor, MetricIngestor, SchemaValidator
 from .reporting import Reporter, ReportFormat
 from .signals import (
@@ -115,9 +116,11 @@ __all__ = [
     "Severity",
     "Signal",
     "SignalSet",
+    "SkewReport",
     "Status",
     "TrainingServingSkewDetector",
     "UnsupportedFormatError",
+    "compare_distributions",
     "diagnose",
     "diff",
     "register_failure_mode",

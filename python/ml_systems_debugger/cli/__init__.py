@@ -16,6 +16,8 @@ _COMMANDS = {
     "merge": "scan:merge",
     "diff": "scan:diff",
     "inspect": "scan:inspect",
+    "skew": "skew:skew",
+    "profile": "skew:profile",
 }
 
 

@@ -61,7 +61,12 @@ def kind_of(r: Floats, s: Floats, scale: float) -> tuple[str, dict[str, float]]:
         return "shift", {"offset": middles[1] - middles[0]}
     if s[0] > r[0] + 3 * scale or s[-1] < r[-1] - 3 * scale:
         return "range", {}
-    return ("shift" if abs(moved) >= 0.1 else "shape"), {}
+    gaps = b - a
+    offset = float(gaps.mean())
+    # A shift where one offset takes away more than half of the difference.
+    if np.abs(gaps - offset).mean() < 0.5 * np.abs(gaps).mean():
+        return "shift", {"offset": offset}
+    return "shape", {}
 
 
 def new_value(r: Floats, s: Floats, scale: float) -> NewValue | None:
@@ -81,6 +86,8 @@ def new_value(r: Floats, s: Floats, scale: float) -> NewValue | None:
     if gained[at] < _LEAST_ATOM or before[at] > 0.2 * shares[at]:
         return None
     value = float(values[at])
+    # At most so many values can hold about the least share each.
+    tries = min(len(values), round(2 / _LEAST_ATOM))
     apart = _apart(r, s, scale)
     chosen = "default_value"
     if at in (0, len(values) - 1):
@@ -88,11 +95,11 @@ def new_value(r: Floats, s: Floats, scale: float) -> NewValue | None:
         low = s[0] if shares[0] >= _LEAST_ATOM and before[0] <= 0.2 * shares[0] else -np.inf
         high = s[-1] if shares[-1] >= _LEAST_ATOM and before[-1] <= 0.2 * shares[-1] else np.inf
         if _explained(_apart(np.clip(r, low, high), s, scale), apart, len(r), len(s)):
-            return NewValue(value, "clipped", float(before[at]), float(shares[at]), len(values))
+            return NewValue(value, "clipped", float(before[at]), float(shares[at]), tries)
     rest = s[s != value]
     if len(rest) < 20 or not _explained(_apart(r, rest, scale), apart, len(r), len(rest)):
         return None
-    return NewValue(value, chosen, float(before[at]), float(shares[at]), len(values))
+    return NewValue(value, chosen, float(before[at]), float(shares[at]), tries)
 
 
 def rounded_to(r: Floats, s: Floats) -> tuple[float, float] | None:
@@ -133,5 +140,6 @@ def _apart(a: Floats, b: Floats, scale: float) -> float:
 
 
 def _explained(left: float, apart: float, n: int, m: int) -> bool:
-    """Return whether what is left is a third of what was, or what chance leaves."""
-    return left <= max(apart / 3, 1.5 * (1 / n + 1 / m) ** 0.5)
+    """Return whether what is left is a third of what was, or what chance and long tails leave."""
+    chance: float = 3 * (1 / n + 1 / m) ** 0.5
+    return left <= max(apart / 3, chance)
