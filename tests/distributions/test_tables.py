@@ -36,9 +36,8 @@ def check(data: Any) -> None:
 
 
 def csv_text() -> str:
-    lines = [",".join(ROWS)]
-    for row in zip(*ROWS.values(), strict=True):
-        lines.append(",".join("" if v is None else str(v) for v in row))
+    rows = zip(*ROWS.values(), strict=True)
+    lines = [",".join(ROWS), *(",".join("" if v is None else str(v) for v in r) for r in rows)]
     return "\n".join(lines) + "\n"
 
 
