@@ -54,6 +54,8 @@ def healthy(seed: int, n: int = 400) -> SignalSet:
         found.append(series("grad_norm", own, layer="c.weight", replica_id=replica))
         digests = np.arange(n, dtype=np.uint64)
         found.append(series("param_digest", digests, kind=SeriesKind.DIGEST, replica_id=replica))
+        pace = 0.1 * (1 + 0.05 * replica) * np.exp(rng.normal(0, 0.03, n))
+        found.append(series("step_time", pace, replica_id=replica))
     arrays = [rng.normal(size=8) for _ in range(12)]
     found.append(series("gradient", arrays, stride=30, kind=SeriesKind.ARRAY, layer="a.weight"))
     found += [
@@ -117,7 +119,7 @@ def _fade(values: Floats, rng: np.random.Generator) -> Floats:
 
 FAULTS = {
     f"{name}:{change.__name__}": _change(name, change)
-    for name in ("loss", "grad_norm", "accuracy", "lr")
+    for name in ("loss", "grad_norm", "accuracy", "lr", "step_time")
     for change in (_nan, _sprinkled, _jump, _spikes, _flat, _fade)
 }
 

@@ -7,6 +7,7 @@ from .gradient_vanishing import GradientVanishingDetector
 from .inf_detection import InfDetectionDetector
 from .loss_plateau import LossPlateauDetector
 from .nan_detection import NaNDetectionDetector
+from .straggler_effect import StragglerEffectDetector
 from .training_serving_skew import TrainingServingSkewDetector
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "InfDetectionDetector",
     "LossPlateauDetector",
     "NaNDetectionDetector",
+    "StragglerEffectDetector",
     "TrainingServingSkewDetector",
 ]
