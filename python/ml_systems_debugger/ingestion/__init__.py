@@ -9,6 +9,7 @@ from .mlflow import MLflowIngestor
 from .schema import ColumnRule, SchemaValidator
 from .source import find_runs, open_source
 from .tensorboard import TensorBoardIngestor
+from .trace import TraceIngestor
 from .wandb import WandbIngestor
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MetricIngestor",
     "SchemaValidator",
     "TensorBoardIngestor",
+    "TraceIngestor",
     "WandbIngestor",
     "find_runs",
     "open_source",

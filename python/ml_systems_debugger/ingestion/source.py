@@ -22,6 +22,7 @@ from .flight_recorder import FlightRecorderIngestor, dump_files
 from .metrics import MetricIngestor
 from .mlflow import MLflowIngestor, is_run_folder
 from .tensorboard import TensorBoardIngestor, event_files
+from .trace import TraceIngestor, trace_files
 
 __all__ = ["find_runs", "open_source"]
 
@@ -40,6 +41,7 @@ _SURE = 0.2
 _FOLDERS: tuple[tuple[Callable[[str | os.PathLike[str]], list[Path]], type[BaseIngestor]], ...] = (
     (event_files, TensorBoardIngestor),
     (dump_files, FlightRecorderIngestor),
+    (trace_files, TraceIngestor),
 )
 """What finds the files in a folder that make one run together, and who reads that folder."""
 
@@ -180,8 +182,8 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
     """Return the runs below a folder, sorted: the files that some ingestor can read.
 
     Several TensorBoard event files side by side are one run: their folder; so
-    are the flight-recorder dumps of several ranks, and the folder of a run in
-    an MLflow file store.
+    are the flight-recorder dumps and the traces of several ranks, and the
+    folder of a run in an MLflow file store.
 
     Hidden files and folders, code and documents are passed over; links to
     folders are not followed.
