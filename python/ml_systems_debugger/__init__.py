@@ -47,10 +47,12 @@ from .core import (
 from .debugger import MLSystemsDebugger, diagnose
 from .detectors import (
     DistributedDesyncDetector,
+    DistributionDriftDetector,
     DivergentTrainingDetector,
     GradientExplosionDetector,
     GradientVanishingDetector,
     InfDetectionDetector,
+    LabelLeakageDetector,
     LossPlateauDetector,
     NaNDetectionDetector,
     TrainingServingSkewDetector,
@@ -84,6 +86,7 @@ __all__ = [
     "DebugReport",
     "DetectionResult",
     "DistributedDesyncDetector",
+    "DistributionDriftDetector",
     "DistributionSignalExtractor",
     "DivergentTrainingDetector",
     "Event",
@@ -95,6 +98,7 @@ __all__ = [
     "GradientVanishingDetector",
     "InfDetectionDetector",
     "IngestionError",
+    "LabelLeakageDetector",
     "LogIngestor",
     "LossPlateauDetector",
     "MLSystemsDebugger",

@@ -1,10 +1,12 @@
 """The detectors: one failure mode per module, each a fold over the history of a run."""
 
 from .distributed_desync import DistributedDesyncDetector
+from .distribution_drift import DistributionDriftDetector
 from .divergent_training import DivergentTrainingDetector
 from .gradient_explosion import GradientExplosionDetector
 from .gradient_vanishing import GradientVanishingDetector
 from .inf_detection import InfDetectionDetector
+from .label_leakage import LabelLeakageDetector
 from .loss_plateau import LossPlateauDetector
 from .nan_detection import NaNDetectionDetector
 from .straggler_effect import StragglerEffectDetector
@@ -12,10 +14,12 @@ from .training_serving_skew import TrainingServingSkewDetector
 
 __all__ = [
     "DistributedDesyncDetector",
+    "DistributionDriftDetector",
     "DivergentTrainingDetector",
     "GradientExplosionDetector",
     "GradientVanishingDetector",
     "InfDetectionDetector",
+    "LabelLeakageDetector",
     "LossPlateauDetector",
     "NaNDetectionDetector",
     "StragglerEffectDetector",
