@@ -74,8 +74,8 @@ class Meddling(Folder):
 
     act = staticmethod(lambda path: None)
 
-    def open(self, name: str, said_by: str = ""):
-        source = super().open(name, said_by)
+    def open(self, name: str, said_by: str = "", *, fresh: bool = False):
+        source = super().open(name, said_by, fresh=fresh)
         if self._identities and getattr(self, "opened", 0) == 1:
             self.act(self.path(name))
         self.opened = getattr(self, "opened", 0) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
@@ -15,20 +16,25 @@ import numpy.typing as npt
 from ..core import MLSystemsDebuggerError
 from ..core.shown import shown
 from ..kernels import ROW_DTYPE, SPAN_DTYPE, measure_spans
+from ._changed import ChangedError
 from ._dead import MIN_LINES, UnitZeros, unit_zeros
 from ._digest import part_digest
-from ._plan import KERNEL_CODES, Group, Plan, Unit, dtype_of
+from ._plan import KERNEL_CODES, Group, Plan, Stretch, Unit, dtype_of, stretches
 from ._scales import scale_values
-from ._source import ChangedError, Folder
+from ._source import STRETCH, Folder
 from .dtypes import Dtype
 
 __all__ = ["Measured", "default_workers", "run_plan"]
 
 _MAX_WORKERS = 16
+_REMOTE_WORKERS = 8
+_JOIN_SECONDS = 0.8
 
 
-def default_workers() -> int:
+def default_workers(*, remote: bool = False) -> int:
     """Return how many threads to read with: some wait for the disk while others measure."""
+    if remote:  # they wait for the network, whatever the cores
+        return _REMOTE_WORKERS
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(2 * (usable or 1), _MAX_WORKERS)
 
@@ -83,17 +89,18 @@ def run_plan(
     folder : Folder
         Opens the files.
     workers : int
-        Threads; each has one buffer of the largest unit.
+        Threads; each has one buffer of the largest unit, and of remote files one stretch.
     progress : callable, optional
         Told the bytes of each item when it is done, from any thread.
     stop : threading.Event, optional
         Ends the work early when set; so does an interrupt in the calling thread.
     """
     measured = Measured.empty(int(plan.first_row[-1]))
-    run = _Run(plan, folder, measured, progress, stop or threading.Event())
+    work = stretches(plan, STRETCH) if folder.remote else plan.work
+    run = _Run(plan, work, folder, measured, progress, stop or threading.Event())
     threads = [
         threading.Thread(target=run.work, name=f"mlsd-scan-{n}", daemon=True)
-        for n in range(max(1, min(workers, len(plan.work))))
+        for n in range(max(1, min(workers, len(work))))
     ]
     for thread in threads:
         thread.start()
@@ -103,8 +110,9 @@ def run_plan(
                 thread.join(0.2)
     except KeyboardInterrupt:
         run.stop.set()
+        end = time.monotonic() + _JOIN_SECONDS  # for all of them: one that waits is left behind
         for thread in threads:
-            thread.join(1.0)
+            thread.join(max(0.0, end - time.monotonic()))
         measured.interrupted = True
     if run.failure is not None:
         raise run.failure
@@ -116,6 +124,7 @@ class _Run:
     def __init__(
         self,
         plan: Plan,
+        work: list[Any],
         folder: Folder,
         measured: Measured,
         progress: Callable[[int], None] | None,
@@ -128,7 +137,7 @@ class _Run:
         self.stop = stop
         self.failure: BaseException | None = None
         self.lock = threading.Lock()
-        self.waiting = iter(plan.work)
+        self.waiting = iter(work)
         self.broken: set[str] = set()
 
     def work(self) -> None:
@@ -140,6 +149,9 @@ class _Run:
                 if item is None:
                     return
                 steps = item if isinstance(item, list) else [item]
+                if isinstance(item, Stretch):
+                    self.expect(item)
+                    steps = item.steps
                 need = max(s.nbytes for s in steps)
                 if need > len(buffer):
                     buffer = bytearray(need)
@@ -151,6 +163,14 @@ class _Run:
             self.stop.set()
         finally:
             self.folder.release()
+
+    def expect(self, stretch: Stretch) -> None:
+        """Let a remote file fetch all of a stretch at once."""
+        try:
+            with self.folder.lent(stretch.file) as source:
+                source.expect(stretch.start, stretch.stop)
+        except (MLSystemsDebuggerError, OSError):
+            return  # the read itself fails likewise, and says what of
 
     def attempt(self, step: Unit | Group, buffer: bytearray) -> bool:
         """Do one step; False where its bytes cannot be read."""

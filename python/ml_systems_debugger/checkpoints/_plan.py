@@ -18,7 +18,18 @@ from ..kernels import BLOCK, SPAN_DTYPE
 from .contract import TensorInfo
 from .dtypes import DTYPES, Dtype
 
-__all__ = ["KERNEL_CODES", "OPAQUE", "Group", "Plan", "Unit", "dtype_of", "make_plan", "per_type"]
+__all__ = [
+    "KERNEL_CODES",
+    "OPAQUE",
+    "Group",
+    "Plan",
+    "Stretch",
+    "Unit",
+    "dtype_of",
+    "make_plan",
+    "per_type",
+    "stretches",
+]
 
 _T = TypeVar("_T")
 
@@ -58,6 +69,15 @@ class Group(NamedTuple):
     tensors: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
     spans: npt.NDArray[np.void]
+
+
+class Stretch(NamedTuple):
+    """Work on bytes that lie together in one file: fetched at once, then measured in order."""
+
+    file: str
+    start: int
+    stop: int
+    steps: list[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +216,32 @@ def _group(
     spans["count"] = columns.sizes[which] // columns.items[which]
     nbytes = last.offset + last.nbytes - first.offset
     return Group(first.file, first.offset, nbytes, which, first_row[which], spans)
+
+
+def stretches(plan: Plan, longest: int) -> list[Any]:
+    """Return the work with neighbours put together, at most `longest` bytes of a file at once."""
+    out: list[Any] = []
+    for item in plan.work:
+        if isinstance(item, Group):
+            file, start = item.file, item.offset
+        elif isinstance(item, Unit) and plan.tensors[item.tensor].layout is None:
+            info = plan.tensors[item.tensor]
+            file, start = info.file, info.offset + item.start
+        else:
+            out.append(item)
+            continue
+        stop = start + item.nbytes
+        last = out[-1] if out and isinstance(out[-1], Stretch) else None
+        if (
+            last is not None
+            and last.file == file
+            and 0 <= start - last.stop <= _GROUP_GAP
+            and stop - last.start <= longest
+        ):
+            out[-1] = Stretch(file, last.start, stop, [*last.steps, item])
+        else:
+            out.append(Stretch(file, start, stop, [item]))
+    return out
 
 
 def _bytes(work: Any) -> int:

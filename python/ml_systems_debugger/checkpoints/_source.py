@@ -6,19 +6,20 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import NoReturn
 
 from ..core import SchemaError
 from ..core.shown import shown
+from ._changed import ChangedError
+from ._place import Place
 
-__all__ = ["ChangedError", "Folder", "Source"]
+__all__ = ["STRETCH", "ChangedError", "Folder", "Source", "open_source"]
 
-
-class ChangedError(SchemaError):
-    """A file was cut, grew or was replaced while it was being read."""
+STRETCH = 8 << 20
+"""Bytes of one request to a server, for data that lie together; a thread holds three times it."""
 
 
 class Source:
@@ -40,7 +41,9 @@ class Source:
             os.close(self._fd)
             raise SchemaError("not a regular file", source=self.name)
         self.size = state.st_size
-        self.identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+        self.identity: tuple[object, ...] = (
+            state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+        )  # fmt: skip
 
     def read(self, offset: int, count: int, what: str) -> bytes:
         """Return exactly `count` bytes from `offset`; `what` is named where the file ends before.
@@ -81,6 +84,12 @@ class Source:
             source=self.name, offset=offset,
         )  # fmt: skip
 
+    def expect(self, start: int, stop: int) -> None:
+        """Say that this range will be read, from its start to its end; remote ones fetch it."""
+
+    def prefetch(self, places: Iterable[tuple[int, int]]) -> None:
+        """Say that these small ranges will be read; remote sources fetch them at once."""
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
@@ -97,12 +106,32 @@ class Source:
         self.close()
 
 
+def open_source(path: Place, name: str, *, fresh: bool = False) -> Source:
+    """Open a file wherever it lies.
+
+    Parameters
+    ----------
+    path : Place
+    name : str
+        For messages; a remote one is named by its URL.
+    fresh : bool
+        Ask a server anew which version of the file it has.
+    """
+    if isinstance(path, Path):
+        return Source(path, name)
+    from ._remote import RemotePath, RemoteSource
+
+    if isinstance(path, RemotePath):
+        return RemoteSource(path, fresh=fresh)
+    raise TypeError(f"no path: {path!r}")
+
+
 class Folder:
     """The folder that a checkpoint's files must lie in.
 
     Parameters
     ----------
-    root : Path
+    root : Place
     follow_links : bool
         Let links lead out of it.
     trusted : container of str
@@ -110,15 +139,17 @@ class Folder:
     """
 
     def __init__(
-        self, root: Path, *, follow_links: bool = False, trusted: Container[str] = ()
+        self, root: Place, *, follow_links: bool = False, trusted: Container[str] = ()
     ) -> None:
         self.root = root
         self.follow_links = follow_links
         self.trusted = trusted
-        self._identities: dict[str, tuple[int, int, int, int]] = {}
+        self.remote = not isinstance(root, Path)
+        self._identities: dict[str, tuple[object, ...]] = {}
+        self._sizes: dict[str, int] = {}
         self._local = threading.local()
 
-    def path(self, name: str, said_by: str = "") -> Path:
+    def path(self, name: str, said_by: str = "") -> Place:
         """Return the path of a file inside the folder.
 
         Raises
@@ -133,8 +164,9 @@ class Folder:
                 source=said_by or None, value=shown(name),
             )  # fmt: skip
         path = self.root / name
-        if not self.follow_links and name not in self.trusted:
-            real, base = os.path.realpath(path), os.path.realpath(self.root)
+        local = isinstance(path, Path) and isinstance(self.root, Path)
+        if local and not self.follow_links and name not in self.trusted:
+            real, base = os.path.realpath(str(path)), os.path.realpath(str(self.root))
             if os.path.commonpath([real, base]) != base:
                 raise SchemaError(
                     "a link that leads out of the checkpoint's folder; follow_links allows it",
@@ -146,16 +178,17 @@ class Folder:
         """Return whether that file is there."""
         return self.path(name, said_by).is_file()
 
-    def open(self, name: str, said_by: str = "") -> Source:
-        """Open a file.
+    def open(self, name: str, said_by: str = "", *, fresh: bool = False) -> Source:
+        """Open a file; `fresh` asks a server anew which version it has.
 
         Raises
         ------
         ChangedError
             Where it is not what it was when it was first opened.
         """
-        source = Source(self.path(name, said_by), name)
+        source = open_source(self.path(name, said_by), name, fresh=fresh)
         known = self._identities.setdefault(name, source.identity)
+        self._sizes.setdefault(name, source.size)
         if known != source.identity:
             source.close()
             raise ChangedError("was changed or replaced while it was read", source=source.name)
@@ -185,13 +218,16 @@ class Folder:
         changed = []
         for name in self._identities:
             try:
-                self.open(name).close()
+                self.open(name, fresh=True).close()
             except FileNotFoundError:  # noqa: PERF203 - every file is looked at
                 changed.append(f"{shown(name)}: was removed while it was read")
             except ChangedError as error:
                 changed.append(str(error))
+            except OSError as error:
+                reason = error.strerror or error
+                changed.append(f"{shown(name)}: whether it changed cannot be seen: {reason}")
         return changed
 
     def sizes(self) -> dict[str, int]:
         """Return the size of every file that was opened."""
-        return {name: identity[2] for name, identity in self._identities.items()}
+        return dict(self._sizes)

@@ -8,6 +8,7 @@ they are and never used as paths.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT = 0xFFFF
 _MAX_DIRECTORY = 1 << 30
 _MIN_ENTRY = _CENTRAL.size + 1
+_USUAL_HEADER = 512  # a local header with its name and padding
 _U32 = 0xFFFFFFFF
 _U16 = 0xFFFF
 
@@ -65,6 +67,7 @@ def read_members(source: Source, start: int = 0, length: int | None = None) -> d
         )  # fmt: skip
     count, size, offset, limit = _directory(source, start, stop)
     data = source.read(offset, size, "the zip directory")
+    source.prefetch((start + at, start + at + _USUAL_HEADER) for at in _local_offsets(data))
     members: dict[str, Member] = {}
     spans = []
     at = 0
@@ -132,6 +135,16 @@ def _directory(source: Source, start: int, stop: int) -> tuple[int, int, int, in
             offset=offset, value=count,
         )  # fmt: skip
     return count, size, offset, offset
+
+
+def _local_offsets(data: bytes) -> Iterator[int]:
+    """Yield where a directory says that local headers are, as far as it can be followed."""
+    at = 0
+    while at + _CENTRAL.size <= len(data) and data[at : at + 4] == b"PK\x01\x02":
+        fields = _CENTRAL.unpack_from(data, at)
+        if fields[16] != _U32:
+            yield fields[16]
+        at += _CENTRAL.size + sum(fields[10:13])
 
 
 def _entry(source: Source, data: bytes, at: int, base: int) -> tuple[int, int, Member]:

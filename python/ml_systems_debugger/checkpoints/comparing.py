@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import nan, sqrt
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from ..core import MLSystemsDebuggerError
 from ..core.shown import shown
 from ._digest import part_digest
 from ._judge_changes import judge_changes
+from ._place import without_secrets
 from ._plan import dtype_of
 from ._source import Folder
 from ._values import as_float64, is_convertible
@@ -44,7 +44,7 @@ def diff(
     Parameters
     ----------
     a, b : path
-        The earlier and the later one.
+        The earlier and the later one; a URL, as for `scan`.
     include, exclude : sequence of str
         Glob patterns of names.
     workers : int
@@ -53,7 +53,7 @@ def diff(
     stop : threading.Event, optional
         Ends the comparison early when set.
     """
-    readers = [open_checkpoint(Path(p), options) for p in (a, b)]
+    readers = [open_checkpoint(p, options) for p in (a, b)]
     lists = [chosen(read_tensors(r), include, exclude) for r in readers]
     of_a, of_b = ({i.name: i for i in infos} for infos in lists)
     both = [n for n in of_a if n in of_b]
@@ -93,11 +93,27 @@ def diff(
     missing = tuple(n for n in of_a if n not in of_b)
     added = tuple(n for n in of_b if n not in of_a)
     result = CheckpointDiff(
-        str(a), str(b), tuple(changes), missing, added, reshaped, retyped, (), tuple(unread)
+        without_secrets(a),
+        without_secrets(b),
+        tuple(changes),
+        missing,
+        added,
+        reshaped,
+        retyped,
+        (),
+        tuple(unread),
     )
     findings = tuple(sorted(judge_changes(result, of_a), key=lambda f: -f.severity.rank))
     return CheckpointDiff(
-        str(a), str(b), tuple(changes), missing, added, reshaped, retyped, findings, tuple(unread)
+        without_secrets(a),
+        without_secrets(b),
+        tuple(changes),
+        missing,
+        added,
+        reshaped,
+        retyped,
+        findings,
+        tuple(unread),
     )
 
 

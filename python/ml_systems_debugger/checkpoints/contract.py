@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ..core import Registry
+from ._place import Place
 from ._source import Folder
 from .finding import CheckpointFinding
 
@@ -77,12 +77,15 @@ class Options:
         Inflated bytes per stored byte of one member.
     follow_links : bool
         Let links lead out of the checkpoint's folder.
+    storage_options : mapping
+        For the filesystem behind a URL, as ``endpoint_url`` or ``anon``; never shown.
     """
 
     inflate: bool = False
     max_inflated_bytes: int = 1 << 36
     max_inflation: int = 200
     follow_links: bool = False
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
 
 class CheckpointFormat(ABC):
@@ -106,7 +109,7 @@ class CheckpointFormat(ABC):
 
     name: ClassVar[str] = ""
 
-    def __init__(self, path: Path, options: Options | None = None) -> None:
+    def __init__(self, path: Place, options: Options | None = None) -> None:
         self.path = path
         self.options = options or Options()
         root, given = (path, ()) if path.is_dir() else (path.parent, (path.name,))
@@ -117,13 +120,13 @@ class CheckpointFormat(ABC):
 
     @classmethod
     @abstractmethod
-    def sniff(cls, path: Path, head: bytes) -> float:
+    def sniff(cls, path: Place, head: bytes) -> float:
         """Return from 0 (no) to 1 (certain) whether `path` is of this format.
 
         Parameters
         ----------
         path : Path
-            A file or a folder; its suffix is a hint only.
+            A file or a folder, perhaps behind a URL; its suffix is a hint only.
         head : bytes
             The first 64 KiB of a file; empty for a folder.
         """

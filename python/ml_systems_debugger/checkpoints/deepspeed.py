@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from math import prod
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from ..core import MLSystemsDebuggerError, SchemaError
 from ..core.shown import shown
 from ._globals import judge_globals
 from ._layouts import Piece, Pieces
+from ._place import Place
+from ._source import open_source
 from ._torch import TorchArchive, TorchTensor, open_archive, tensor_of
 from .contract import CheckpointFormat, TensorInfo, formats
 from .dtypes import DTYPES
@@ -47,11 +48,11 @@ class DeepSpeedFormat(CheckpointFormat):
 
     name: ClassVar[str] = "deepspeed"
 
-    def __init__(self, path: Path, options: Any = None) -> None:
+    def __init__(self, path: Place, options: Any = None) -> None:
         super().__init__(_step_folder(path), options)
 
     @classmethod
-    def sniff(cls, path: Path, head: bytes) -> float:  # noqa: ARG003 - a folder has no head
+    def sniff(cls, path: Place, head: bytes) -> float:  # noqa: ARG003 - a folder has no head
         """Return 0.95 for a folder with DeepSpeed's file names."""
         if not path.is_dir():
             return 0.0
@@ -192,13 +193,14 @@ def _kind(name: str) -> bool:
     return bool(_MODEL.fullmatch(name) or _OPTIMIZER.fullmatch(name))
 
 
-def _step_folder(path: Path) -> Path:
+def _step_folder(path: Place) -> Place:
     """Return the folder of the step that ``latest`` names, or the folder itself."""
     latest = path / "latest"
     if any(_kind(p.name) for p in path.iterdir()) or not latest.is_file():
         return path
-    with latest.open("rb") as file:
-        name = file.read(256).decode("utf-8", "backslashreplace").strip()
+    with open_source(latest, "latest") as source:
+        head = source.read(0, min(source.size, 256), "the name of the latest step")
+    name = head.decode("utf-8", "backslashreplace").strip()
     inside = path / name
     if not name or "/" in name or "\\" in name or name in (".", "..") or inside.is_symlink():
         raise SchemaError("latest names no folder beside it", source="latest", value=shown(name))

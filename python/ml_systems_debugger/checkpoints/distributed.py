@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from math import prod
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ..core import MLSystemsDebuggerError, SchemaError, UnsupportedFormatError
@@ -23,6 +22,7 @@ from ._distributed_metadata import (
 )
 from ._globals import judge_globals
 from ._layouts import Box, Boxes, Swapped, is_packed
+from ._place import Place
 from ._source import Source
 from ._torch import dtype_of, named_tensors, open_archive, tensor_of
 from .contract import CheckpointFormat, Layout, TensorInfo, formats
@@ -47,7 +47,7 @@ class DistributedFormat(CheckpointFormat):
     name: ClassVar[str] = "torch_distributed"
 
     @classmethod
-    def sniff(cls, path: Path, head: bytes) -> float:  # noqa: ARG003 - a folder has no head
+    def sniff(cls, path: Place, head: bytes) -> float:  # noqa: ARG003 - a folder has no head
         """Return 1 for a folder with ``.metadata``, 0.8 for one with ``.distcp`` files only."""
         if not path.is_dir():
             return 0.0

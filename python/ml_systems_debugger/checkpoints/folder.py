@@ -10,7 +10,8 @@ from typing import ClassVar
 from ..core import MLSystemsDebuggerError
 from ..core.shown import shown
 from ._layouts import moved
-from ._source import Folder, Source
+from ._place import Place, relative_name
+from ._source import Folder, Source, open_source
 from .contract import CheckpointFormat, TensorInfo, formats
 
 __all__ = ["FolderFormat", "files_below", "single_file_format", "tensors_inside"]
@@ -22,10 +23,10 @@ _SURE = 0.5  # bare pickles too: what cannot be read is said, not passed over
 _FOLDERS = {"folder", "deepspeed", "safetensors_sharded", "torch_distributed"}
 
 
-def single_file_format(path: Path) -> type[CheckpointFormat] | None:
+def single_file_format(path: Place) -> type[CheckpointFormat] | None:
     """Return the format of a file inside a folder, None where it is surely of none."""
     try:
-        with Source(path, path.name) as source:
+        with open_source(path, path.name) as source:
             head = source.read(0, min(source.size, _HEAD), "the first bytes")
     except MLSystemsDebuggerError:
         return None
@@ -35,8 +36,14 @@ def single_file_format(path: Path) -> type[CheckpointFormat] | None:
     return formats.get(best[1]) if best[0] >= _SURE else None
 
 
-def files_below(root: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
+def files_below(root: Place, depth: int = MAX_DEPTH) -> Iterator[Place]:
     """Yield the regular files below a folder, links to folders not followed."""
+    if not isinstance(root, Path):
+        from ._remote import RemotePath
+
+        if isinstance(root, RemotePath):
+            yield from root.files_below(depth)
+        return
     with os.scandir(root) as entries:
         ordered = sorted(entries, key=lambda e: e.name)
     for entry in ordered:
@@ -58,7 +65,7 @@ class FolderFormat(CheckpointFormat):
     name: ClassVar[str] = "folder"
 
     @classmethod
-    def sniff(cls, path: Path, head: bytes) -> float:  # noqa: ARG003 - a folder has no head
+    def sniff(cls, path: Place, head: bytes) -> float:  # noqa: ARG003 - a folder has no head
         """Return 0.2 for a folder that holds a checkpoint file somewhere."""
         if not path.is_dir():
             return 0.0
@@ -73,7 +80,7 @@ class FolderFormat(CheckpointFormat):
             yield from tensors_inside(self, path)
 
 
-def tensors_inside(outer: CheckpointFormat, path: Path) -> Iterator[TensorInfo]:
+def tensors_inside(outer: CheckpointFormat, path: Place) -> Iterator[TensorInfo]:
     """Yield the tensors of one more file below a reader's folder, named after that file.
 
     What is found and what cannot be read is added to `outer`; a file of no
@@ -82,7 +89,7 @@ def tensors_inside(outer: CheckpointFormat, path: Path) -> Iterator[TensorInfo]:
     kind = single_file_format(path)
     if kind is None:
         return
-    relative = path.relative_to(outer.folder.root).as_posix()
+    relative = relative_name(path, outer.folder.root)
     reader = kind(path, outer.options)
     reader.folder = _Renamed(outer.folder, path.name, relative)
     try:
@@ -110,6 +117,7 @@ class _Renamed(Folder):
         self.name = name
         self.relative = relative
 
-    def open(self, name: str, said_by: str = "") -> Source:
+    def open(self, name: str, said_by: str = "", *, fresh: bool = False) -> Source:
         """Open it through the larger folder, which remembers it."""
-        return self.outer.open(self.relative if name == self.name else name, said_by)
+        inside = self.relative if name == self.name else name
+        return self.outer.open(inside, said_by, fresh=fresh)

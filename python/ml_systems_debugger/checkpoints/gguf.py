@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ..core import SchemaError, UnsupportedFormatError
 from ..core.shown import shown
+from ._place import Place
 from ._source import Source
 from .contract import CheckpointFormat, TensorInfo, formats
 from .dtypes import DTYPES
@@ -97,7 +97,7 @@ class GgufFormat(CheckpointFormat):
     name: ClassVar[str] = "gguf"
 
     @classmethod
-    def sniff(cls, path: Path, head: bytes) -> float:
+    def sniff(cls, path: Place, head: bytes) -> float:
         """Return 1 for the magic word."""
         return 1.0 if head[:4] == b"GGUF" and not path.is_dir() else 0.0
 

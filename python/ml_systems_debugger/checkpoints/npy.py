@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import ClassVar
 
 from ..core import SchemaError, UnsupportedFormatError
 from ..core.shown import shown
 from ._layouts import Inflated, Piece, Pieces, Strided, Swapped, is_packed
+from ._place import Place
 from ._source import Source
 from ._zip import DEFLATED, STORED, Member, looks_like_zip, read_members
 from .contract import CheckpointFormat, Layout, Options, TensorInfo, formats
@@ -146,7 +146,7 @@ class NpyFormat(CheckpointFormat):
     name: ClassVar[str] = "npy"
 
     @classmethod
-    def sniff(cls, path: Path, head: bytes) -> float:
+    def sniff(cls, path: Place, head: bytes) -> float:
         """Return 1 for NumPy's magic bytes."""
         return 1.0 if head[:6] == MAGIC and not path.is_dir() else 0.0
 
@@ -168,7 +168,7 @@ class NpzFormat(CheckpointFormat):
     name: ClassVar[str] = "npz"
 
     @classmethod
-    def sniff(cls, path: Path, head: bytes) -> float:  # noqa: ARG003 - content decides
+    def sniff(cls, path: Place, head: bytes) -> float:  # noqa: ARG003 - content decides
         """Return 0.9 for a zip archive whose first member is an npy."""
         if not looks_like_zip(head):
             return 0.0

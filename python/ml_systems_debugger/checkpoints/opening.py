@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from ..core import SchemaError, UnsupportedFormatError
 from ..core.shown import shown
-from ._source import Source
+from ._place import Place, place_of
+from ._source import open_source
 from .contract import CheckpointFormat, Options, TensorInfo, formats
 
 __all__ = ["find_format", "open_checkpoint", "read_tensors", "selected"]
@@ -23,7 +23,7 @@ _LATER = (
 )
 
 
-def find_format(path: Path) -> type[CheckpointFormat]:
+def find_format(path: Place) -> type[CheckpointFormat]:
     """Return the format of a file or a folder.
 
     Raises
@@ -35,7 +35,7 @@ def find_format(path: Path) -> type[CheckpointFormat]:
     """
     head = b""
     if not path.is_dir():
-        with Source(path, path.name) as source:
+        with open_source(path, path.name) as source:
             head = source.read(0, min(source.size, _HEAD), "the first bytes")
     best: tuple[float, Any] = (0.0, None)
     for _, cls in sorted(formats.items().items()):
@@ -55,7 +55,7 @@ def find_format(path: Path) -> type[CheckpointFormat]:
     raise UnsupportedFormatError(f"no checkpoint that is known here ({known})", source=name)
 
 
-def _unsupported(path: Path, head: bytes) -> str:
+def _unsupported(path: Place, head: bytes) -> str:
     if path.is_dir():
         names = {p.name for p in path.iterdir()}
         if names & {"_CHECKPOINT_METADATA", "manifest.ocdbt", "ocdbt.process_0", "_METADATA"}:
@@ -76,9 +76,10 @@ def _unsupported(path: Path, head: bytes) -> str:
     return ""
 
 
-def open_checkpoint(path: Path, options: Options | None = None) -> CheckpointFormat:
-    """Return the reader for a path."""
-    return find_format(path)(path, options)
+def open_checkpoint(path: Any, options: Options | None = None) -> CheckpointFormat:
+    """Return the reader for a path or a URL."""
+    place = place_of(path, options.storage_options if options else None)
+    return find_format(place)(place, options)
 
 
 def read_tensors(reader: CheckpointFormat) -> list[TensorInfo]:

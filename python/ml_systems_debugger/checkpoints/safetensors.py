@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import ClassVar
 
 from ..core import SchemaError
 from ..core.shown import shown
+from ._place import Place
 from ._safetensors_header import MAX_HEADER, Pairs, parse_index, read_header
 from .contract import CheckpointFormat, TensorInfo, formats
 from .finding import CheckpointFinding
@@ -32,7 +32,7 @@ class SafetensorsFormat(CheckpointFormat):
     name: ClassVar[str] = "safetensors"
 
     @classmethod
-    def sniff(cls, path: Path, head: bytes) -> float:
+    def sniff(cls, path: Place, head: bytes) -> float:
         """Return 1 for a plausible length followed by a JSON object."""
         if len(head) < 9 or path.is_dir():
             return 0.0
@@ -58,7 +58,7 @@ class ShardedSafetensorsFormat(CheckpointFormat):
     name: ClassVar[str] = "safetensors_sharded"
 
     @classmethod
-    def sniff(cls, path: Path, head: bytes) -> float:
+    def sniff(cls, path: Place, head: bytes) -> float:
         """Return 1 for an index, 0.9 for a folder with one or with safetensors files."""
         if path.is_dir():
             return 0.9 if any(path.glob("*.safetensors")) or _indices(path) else 0.0
@@ -79,11 +79,11 @@ class ShardedSafetensorsFormat(CheckpointFormat):
         self._compare(expected, seen, there, set(files))
         if self.path.is_dir():
             # Nothing in the folder is passed over: optimizer states and the like beside the shards.
-            for path in sorted(self.path.iterdir()):
+            for path in sorted(self.path.iterdir(), key=lambda p: p.name):
                 if path.suffix != ".safetensors" and path.is_file():
                     yield from tensors_inside(self, path)
 
-    def _index(self, path: Path) -> dict[str, str]:
+    def _index(self, path: Place) -> dict[str, str]:
         with self.folder.open(path.name) as source:
             if source.size > MAX_INDEX:
                 raise SchemaError(
@@ -187,5 +187,5 @@ class ShardedSafetensorsFormat(CheckpointFormat):
                 )
 
 
-def _indices(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors.index.json"))
+def _indices(folder: Place) -> list[Place]:
+    return sorted(folder.glob("*.safetensors.index.json"), key=lambda p: p.name)

@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..core import ConfigurationError, check_count
 from ..core.shown import shown
 from ._engine import Measured, default_workers, run_plan
 from ._judge import judge
+from ._place import without_secrets
 from ._plan import Plan, make_plan
 from .contract import CheckpointFormat, Options, TensorInfo
 from .finding import CheckpointFinding
@@ -39,7 +39,8 @@ def scan(
     Parameters
     ----------
     path : path
-        A file or a folder; its format is found by content.
+        A file or a folder, or the URL of one (``s3://``, ``gs://``, ``https://``: with the
+        extra ``remote``); its format is found by content.
     include, exclude : sequence of str
         Glob patterns of tensor names to look at, and to leave out.
     workers : int, optional
@@ -65,7 +66,7 @@ def scan(
     if workers is not None:
         check_count(1, workers=workers)
     began = time.perf_counter()
-    reader = open_checkpoint(Path(path), options)
+    reader = open_checkpoint(path, options)
     every = read_tensors(reader)
     tensors = chosen(every, include, exclude)
     plan = make_plan(tensors)
@@ -73,7 +74,7 @@ def scan(
     changed = reader.folder.check_unchanged()
     unread = [*reader.unread, *measured.errors]
     facts = Facts(
-        str(path), reader.name, reader.metadata, reader.findings,
+        without_secrets(path), reader.name, reader.metadata, reader.findings,
         [*unread, *(sentence for sentence in changed if sentence not in unread)],
         _files(reader, measured), len(every) - len(tensors), bool(changed) or measured.changed,
         time.perf_counter() - began,
@@ -110,7 +111,9 @@ def measure(
                 done += count
                 report(done, plan.total_bytes)
 
-    return run_plan(plan, reader.folder, workers or default_workers(), told, stop)
+    return run_plan(
+        plan, reader.folder, workers or default_workers(remote=reader.folder.remote), told, stop
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +180,11 @@ def inspect(
     CheckpointReport
         With the findings of the structure alone; statistics are None.
     """
-    reader = open_checkpoint(Path(path), options)
+    reader = open_checkpoint(path, options)
     tensors = chosen(read_tensors(reader), include, exclude)
     records = [TensorRecord(i.name, i.dtype, i.shape, i.file, i.nbytes) for i in tensors]
     metadata = {**reader.metadata, "format": reader.name, "tensors": len(records)}
     return CheckpointReport(
-        shown(str(path), 4096), _files(reader, None), records, reader.findings, reader.unread,
-        metadata,
+        shown(without_secrets(path), 4096), _files(reader, None), records, reader.findings,
+        reader.unread, metadata,
     )  # fmt: skip

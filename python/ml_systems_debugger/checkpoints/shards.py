@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..core.shown import shown
 from ..kernels import ROW_DTYPE
 from ._dead import UnitZeros
 from ._engine import Measured
+from ._place import without_secrets
 from ._plan import Plan, make_plan
 from .contract import Options, TensorInfo
 from .finding import CheckpointFinding
@@ -57,7 +57,7 @@ def scan_shard(
     if not 1 <= number <= count:
         raise ConfigurationError(f"shard is I/N with I from 1 to N, got {number}/{count}")
     began = time.perf_counter()
-    reader = open_checkpoint(Path(path), options)
+    reader = open_checkpoint(path, options)
     every = read_tensors(reader)
     tensors = chosen(every, include, exclude)
     plan = make_plan(tensors, shard)
@@ -70,7 +70,7 @@ def scan_shard(
         "schema_version": SCHEMA_VERSION,
         "kind": "shard",
         "shard": [number, count],
-        "path": str(path),
+        "path": without_secrets(path),
         "format": reader.name,
         "plan": _fingerprint(rows),
         "tensors": rows,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from ..core import MLSystemsDebuggerError, SchemaError, UnsupportedFormatError
 from ..core.shown import shown
 from ._globals import judge_globals
+from ._place import Place
 from ._torch import TorchArchive, named_tensors, open_archive, tensor_of
 from ._zip import looks_like_zip
 from .contract import CheckpointFormat, TensorInfo, formats
@@ -77,7 +77,7 @@ class TorchFormat(CheckpointFormat):
     name: ClassVar[str] = "torch"
 
     @classmethod
-    def sniff(cls, path: Path, head: bytes) -> float:  # noqa: ARG003 - content decides
+    def sniff(cls, path: Place, head: bytes) -> float:  # noqa: ARG003 - content decides
         """Return 0.95 for a zip archive with a data.pkl early on."""
         if not looks_like_zip(head):
             return 0.0
@@ -114,7 +114,7 @@ class TorchLegacyFormat(CheckpointFormat):
     name: ClassVar[str] = "torch_legacy"
 
     @classmethod
-    def sniff(cls, path: Path, head: bytes) -> float:  # noqa: ARG003 - content decides
+    def sniff(cls, path: Place, head: bytes) -> float:  # noqa: ARG003 - content decides
         """Return 0.9 for torch's tar and raw forms, 0.5 for another pickle."""
         if head[257:262] == b"ustar" and head[:16].startswith(_TAR_NAMES):
             return 0.9

@@ -21,9 +21,10 @@ from rich.progress import (
 )
 
 from .. import checkpoints
-from ..checkpoints import CheckpointReport, CheckpointStatus
+from ..checkpoints import CheckpointReport, CheckpointStatus, Options
+from ..checkpoints._place import is_remote, place_of, without_secrets
 from ..checkpoints.render import render
-from ..core import MissingDependencyError, MLSystemsDebuggerError
+from ..core import ConfigurationError, MissingDependencyError, MLSystemsDebuggerError
 from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure
 
 __all__ = [
@@ -40,20 +41,25 @@ __all__ = [
 NEVER = "never"
 
 
-def check_paths(paths: Sequence[str]) -> None:
+def check_paths(paths: Sequence[str], options: Options | None = None) -> None:
     """Exit 2 where a path is missing or may not be looked at, before any work."""
     for path in paths:
         try:
-            Path(path).stat()
-        except (OSError, ValueError) as error:  # noqa: PERF203 - each has an error of its own
+            if is_remote(path):
+                place_of(path, options.storage_options if options else None)
+            else:
+                Path(path).stat()
+        except (MissingDependencyError, ConfigurationError) as error:  # noqa: PERF203 - as below
+            raise UsageFailure(str(error)) from error
+        except (OSError, ValueError) as error:
             raise UsageFailure(os_reason(path, error)) from error
 
 
 def os_reason(path: str, error: Exception) -> str:
     """Return an error of the system with the path that it concerns."""
     if isinstance(error, OSError):
-        return f"{error.filename or path}: {error.strerror or error}"
-    return f"{path}: {error}"
+        return f"{error.filename or without_secrets(path)}: {error.strerror or error}"
+    return f"{without_secrets(path)}: {error}"
 
 
 def unreadable(message: str) -> NoReturn:
@@ -70,14 +76,16 @@ def report_of(
         return run(path, tell)
     except KeyboardInterrupt:  # before or after the reading itself
         return CheckpointReport(
-            path, unread=["interrupted before anything was read"], metadata={"interrupted": True}
+            without_secrets(path),
+            unread=["interrupted before anything was read"],
+            metadata={"interrupted": True},
         )
     except MissingDependencyError as error:
         raise UsageFailure(str(error)) from error
     except MLSystemsDebuggerError as error:
         # Content that cannot be read is a result of its own: it is listed beside the others.
         click.echo(f"mlsd: {error}", err=True)
-        return CheckpointReport(path, unread=[str(error)])
+        return CheckpointReport(without_secrets(path), unread=[str(error)])
     except OSError as error:
         raise UsageFailure(os_reason(path, error)) from error
 
@@ -120,7 +128,9 @@ def progress(path: str) -> Iterator[Callable[[int, int], None] | None]:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
                TransferSpeedColumn(), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(checkpoints.shown(Path(path).name, 40), total=None)
+        task = progress.add_task(
+            checkpoints.shown(Path(without_secrets(path)).name, 40), total=None
+        )
 
         def tell(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)

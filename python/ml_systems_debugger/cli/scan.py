@@ -41,6 +41,25 @@ _EXIT_CODES = """
 """
 
 
+def _storage_options(
+    ctx: click.Context,  # noqa: ARG001 - click's signature
+    parameter: click.Parameter,  # noqa: ARG001
+    text: str | None,
+) -> dict[str, Any]:
+    """Return the JSON object of an option, or of the file that ``@FILE`` names."""
+    if text is None:
+        return {}
+    try:
+        found = json.loads(Path(text[1:]).read_bytes() if text.startswith("@") else text)
+    except OSError as error:
+        raise click.BadParameter(f"{text[1:]}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # the text may hold a secret: not shown
+        raise click.BadParameter("not a JSON object") from error
+    if not isinstance(found, dict):
+        raise click.BadParameter("not a JSON object")
+    return found
+
+
 def _options(*more: _Decorator) -> _Decorator:
     """Return a decorator with the options that all commands share, and `more`."""
     shared: list[_Decorator] = [
@@ -59,6 +78,11 @@ def _options(*more: _Decorator) -> _Decorator:
         click.option(
             "--follow-links", is_flag=True,
             help="Let links lead out of the checkpoint's folder, as download caches need.",
+        ),
+        click.option(
+            "--storage-options", metavar="JSON", callback=_storage_options,
+            help="For the filesystem behind a URL, as '{\"endpoint_url\": \"...\"}' or @FILE with "
+            "that; credentials come from the environment without it.",
         ),
     ]  # fmt: skip
 
@@ -95,19 +119,20 @@ def scan(
     exclude: tuple[str, ...],
     inflate: bool,
     follow_links: bool,
+    storage_options: dict[str, Any],
     fail_on: str,
     workers: int | None,
 ) -> None:
     """Say whether a checkpoint is sound: look at every value, run none of its code.
 
     PATH is a file or a folder: safetensors, torch, torch.distributed, DeepSpeed,
-    GGUF, npy or npz, found by content.
+    GGUF, npy or npz, found by content; or the URL of one (s3://, gs://, https://).
     """
-    options = Options(inflate=inflate, follow_links=follow_links)
+    options = Options(inflate=inflate, follow_links=follow_links, storage_options=storage_options)
     chosen: dict[str, Any] = {
         "include": include, "exclude": exclude, "workers": workers, "options": options
     }  # fmt: skip
-    check_paths(paths)
+    check_paths(paths, options)
     if shard is not None:
         _scan_shard(paths, _shard(shard), chosen, output)
         return
@@ -159,10 +184,11 @@ def inspect(
     exclude: tuple[str, ...],
     inflate: bool,
     follow_links: bool,
+    storage_options: dict[str, Any],
 ) -> None:
     """List names, types, shapes and sizes of a checkpoint's tensors without reading the data."""
-    options = Options(inflate=inflate, follow_links=follow_links)
-    check_paths(paths)
+    options = Options(inflate=inflate, follow_links=follow_links, storage_options=storage_options)
+    check_paths(paths, options)
     chosen: dict[str, Any] = {"include": include, "exclude": exclude, "options": options}
     reports = [
         report_of(path, lambda p, _: checkpoints.inspect(p, **chosen), None) for path in paths
@@ -191,15 +217,17 @@ def diff(
     exclude: tuple[str, ...],
     inflate: bool,
     follow_links: bool,
+    storage_options: dict[str, Any],
     fail_on: str,
     workers: int | None,
 ) -> None:
     """Say what changed from checkpoint A to checkpoint B, the most changed tensors first."""
-    check_paths((a, b))
+    options = Options(inflate=inflate, follow_links=follow_links, storage_options=storage_options)
+    check_paths((a, b), options)
     try:
         result = checkpoints.diff(
             a, b, include=include, exclude=exclude, workers=workers or 2,
-            options=Options(inflate=inflate, follow_links=follow_links),
+            options=options,
         )  # fmt: skip
     except MLSystemsDebuggerError as error:
         unreadable(str(error))
