@@ -55,6 +55,18 @@ class TestTrainers:
         assert found["val_loss"] == ([7001], [3.2])
         assert found["val_perplexity"] == ([7001], [24.0])
 
+    def test_megatron_timers_and_memory(self) -> None:
+        found = read(
+            " iteration 3/ 9 | lm loss: 2.5 |\n"
+            "time (ms) | forward-compute: 29733.63 | optimizer: 58.73\n"
+            "[Rank 0] (after 3 iterations) memory (MB) | allocated: 16.5 | max allocated: 32.0 | "
+            "reserved: 64.0 | max reserved: 64.0\n"
+        )
+        assert found["timer_ms/forward-compute"] == ([3], [29733.63])
+        assert found["timer_ms/optimizer"] == ([3], [58.73])
+        assert found["memory_allocated [replica 0]"] == ([3], [16.5 * 2**20])
+        assert found["memory_reserved [replica 0]"] == ([3], [64.0 * 2**20])
+
     def test_torchtitan_with_colours_and_thousands(self) -> None:
         line = (
             "[rank{}]:[titan] 2025-01-01 00:00:0{},123 - root - INFO - \x1b[31mstep: {}  "
@@ -276,7 +288,94 @@ class TestMessages:
             "step 5: loss 3\nTraceback (most recent call last):\n  File \"x.py\", line 3, in f\n"
             "    loss.backward()\nRuntimeError: CUDA out of memory\nbye\n"
         )  # fmt: skip
-        assert events(text) == [(5, "RuntimeError: CUDA out of memory")]
+        assert events(text) == [(5, "RuntimeError: CUDA out of memory (in f at x.py:3)")]
+
+    def test_tracebacks_of_several_ranks_between_each_other(self) -> None:
+        text = (
+            "step 5: loss 3\n[rank1]: Traceback (most recent call last):\n"
+            "[rank2]: Traceback (most recent call last):\n"
+            '[rank1]:   File "/home/me/train.py", line 3, in f\n'
+            '[rank1]:   File "/env/lib/python3.11/site-packages/torch/x.py", line 9, in g\n'
+            '[rank2]:   File "/home/me/data.py", line 7, in <module>\n'
+            "step 6: loss 2\n"
+            "[rank2]: KeyboardInterrupt\n[rank1]: ValueError: Loss is NaN\n"
+        )
+        signals = LogIngestor().ingest(text.encode())
+        found = signals.select("log_event", kind=SeriesKind.TEXT)
+        assert [(one.key.replica_id, one.values.tolist()) for one in found] == [
+            (1, ["ValueError: Loss is NaN (in f at /home/me/train.py:3)"]),
+            (2, ["KeyboardInterrupt (in <module> at /home/me/data.py:7)"]),
+        ]
+        assert signals.select("loss")[0].values.tolist() == [3.0, 2.0]
+        assert signals.metadata["log_events"] == (
+            {"line": 8, "kind": "exception", "step": 6,
+             "text": "KeyboardInterrupt (in <module> at /home/me/data.py:7)"},
+            {"line": 9, "kind": "non_finite", "step": 6,
+             "text": "ValueError: Loss is NaN (in f at /home/me/train.py:3)"},
+        )  # fmt: skip
+
+    def test_a_traceback_without_an_end_does_not_take_the_log_with_it(self) -> None:
+        text = "Traceback (most recent call last):\n" + "".join(
+            f" iteration {i}/ 10 | lm loss: {i}.5 |\n" for i in range(9)
+        )
+        assert read(text)["loss"] == (list(range(9)), [i + 0.5 for i in range(9)])
+
+    @pytest.mark.parametrize(
+        ("line", "kind"),
+        [
+            ("torch.OutOfMemoryError: CUDA out of memory. Tried to do it", "out_of_memory"),
+            ("slurmstepd: error: Detected 1 oom-kill event(s) in step 1.0", "out_of_memory"),
+            ("[Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1)",
+             "collective_timeout"),
+            ("torch.distributed.DistBackendError: NCCL error in: x.cpp:1", "nccl_error"),
+            ("RuntimeError: CUDA error: an illegal memory access was encountered", "device_error"),
+            ("NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.", "device_error"),
+            ("FloatingPointError: Loss is nan, stopping training", "non_finite"),
+            ("RuntimeError: Function 'MulBackward0' returned nan values in its 0th output.",
+             "non_finite"),
+            ("Gradient overflow.  Skipping step, loss scaler 0 reducing", "skipped_step"),
+            ("slurmstepd: error: *** JOB 1 CANCELLED DUE TO TIME LIMIT ***", "ended_by_scheduler"),
+            ("RuntimeError: DataLoader worker (pid 7) is killed by signal: Bus error.", "killed"),
+            ("KeyError: 'input_ids'", "exception"),
+        ],
+    )  # fmt: skip
+    def test_kinds(self, line: str, kind: str) -> None:
+        assert is_event(line)
+        assert LogIngestor().ingest(line.encode()).metadata["log_event_kinds"] == {kind: 1}
+
+    def test_what_an_allocator_says_is_measured(self) -> None:
+        text = (
+            "step 5: loss 3\n"
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a "
+            "total capacity of 79.00 GiB of which 1.21 GiB is free. Including non-PyTorch memory, "
+            "this process has 77.93 GiB memory in use. Of the allocated memory 70.50 GiB is "
+            "allocated by PyTorch, and 512.00 MiB is reserved by PyTorch but unallocated.\n"
+        )
+        found = read(text)
+        assert found["allocation_failed"] == ([5], [2 * 2.0**30])
+        assert found["memory_total"] == ([5], [79 * 2.0**30])
+        assert found["memory_allocated"] == ([5], [70.5 * 2.0**30])
+        assert found["memory_reserved"] == ([5], [71 * 2.0**30])
+
+    def test_what_a_watchdog_says_is_measured_at_its_rank(self) -> None:
+        found = read(
+            "step 5: loss 3\n"
+            "[rank3]:[E1124 x.cpp:629] [Rank 3] Watchdog caught collective operation "
+            "timeout: WorkNCCL(SeqNum=17, OpType=BROADCAST, NumelIn=1, NumelOut=1, "
+            "Timeout(ms)=600000) ran for 600123 milliseconds before timing out.\n"
+            "[rank3]:[E1124] [PG ID 0 PG GUID 0(default_pg) Rank 3] Exception (an error or a "
+            "timeout) detected by watchdog at work: 17, last enqueued NCCL work: 18, "
+            "last completed NCCL work: 16.\n"
+        )
+        assert found["collective_timeout [replica 3]"] == ([5], [17.0])
+        assert found["collective_seq [replica 3]"] == ([5], [18.0])
+
+    def test_the_messages_listed_are_the_first_and_the_last(self) -> None:
+        text = "".join(f"step {i}: loss 2\nloss is NaN in part {i}\n" for i in range(300))
+        listed = LogIngestor().ingest(text.encode()).metadata["log_events"]
+        steps = [event["step"] for event in listed]
+        assert steps == [*range(50), *range(250, 300)]
+        assert [event["line"] for event in listed] == [2 * step + 2 for step in steps]
 
     def test_a_log_of_messages_alone(self) -> None:
         assert events("hello\nCUDA out of memory\n") == [(0, "CUDA out of memory")]

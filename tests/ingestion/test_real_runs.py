@@ -87,6 +87,10 @@ def test_megatron() -> None:
     (time,) = signals.select("step_time")
     assert time.values.tolist() == pytest.approx([150.8917, 123.8963, 124.3622, 122.224])
     assert signals.select("skipped_step")[0].values.tolist() == [1.0] * 4
+    # Four steps of seven quantities and of eleven timers, three timers of the start.
+    timers = [one for one in signals.series if one.name.startswith("timer_ms/")]
+    assert sorted(len(one) for one in timers) == [1] * 3 + [4] * 11
+    assert sum(len(s) for s in signals.select()) == 4 * 7 + 4 * 11 + 3
     (events,) = signals.select("log_event", kind=None)
     assert any("TIME LIMIT" in text for text in events.values)
 

@@ -117,10 +117,12 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "collective_completed": (),
         "collective_lag": (),
         "collective_time": (),
+        "collective_timeout": (),
         "tokens_per_second": ("tps", "tokens_per_sec", "throughput_tokens"),
         "memory_allocated": ("gpu_memory_allocated", "memory_allocated_bytes"),
         "memory_reserved": ("gpu_memory_reserved", "memory_reserved_bytes"),
         "memory_total": ("gpu_memory_total",),
+        "allocation_failed": (),
     }
 )
 """Canonical name -> the other names that mean the same (compared in lower

@@ -30,6 +30,8 @@ class Dialect:
         Whether fields stand between bars, with names of several words.
     constants : mapping of str to float
         What the line says without a number.
+    prefix : str
+        Put before the names that are not in `names`.
     named : compiled pattern, optional
         Where the quantity stands apart from its name: finds ``key`` and ``value``.
     """
@@ -40,6 +42,7 @@ class Dialect:
     bars: bool = False
     constants: Mapping[str, float] = field(default_factory=dict)
     named: re.Pattern[str] | None = None
+    prefix: str = ""
 
 
 DIALECTS: tuple[Dialect, ...] = (
@@ -58,6 +61,18 @@ DIALECTS: tuple[Dialect, ...] = (
         "megatron",
         re.compile(r"\b(?:validation|test) loss at (?:iteration|the end)", re.IGNORECASE),
         {"lm_loss_value": "val_loss", "lm_loss_ppl": "val_perplexity"},
+        bars=True,
+    ),
+    Dialect("megatron", re.compile(r"^\s*time \(ms\) \|"), bars=True, prefix="timer_ms/"),
+    Dialect(
+        "megatron",
+        re.compile(r"\bmemory \(MB\) \|"),
+        {
+            "allocated": "memory_allocated (MiB)",
+            "max_allocated": "max_memory_allocated (MiB)",
+            "reserved": "memory_reserved (MiB)",
+            "max_reserved": "max_memory_reserved (MiB)",
+        },
         bars=True,
     ),
     Dialect(
@@ -102,4 +117,4 @@ def unit_factor(name: str, unit: str) -> float:
     folded = unit.strip().lower()
     if name in ("step_time", "data_time"):
         return _SECONDS.get(folded, 1.0)
-    return _BYTES.get(folded, 1.0) if name.startswith("memory_") else 1.0
+    return _BYTES.get(folded, 1.0) if name.startswith(("memory_", "max_memory_")) else 1.0

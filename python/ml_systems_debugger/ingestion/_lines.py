@@ -121,7 +121,7 @@ def _fields(line: str, dialect: Dialect | None) -> list[Field]:
             add("step", *step.span("value"))
         for match in _BAR_FIELD.finditer(line):
             key = "_".join(match["key"].lower().split())
-            add(names.get(key, match["key"]), *match.span("value"))
+            add(names.get(key, dialect.prefix + match["key"]), *match.span("value"))
         return sorted(found.values(), key=lambda field: field.start)
     apart = None if dialect is None or dialect.named is None else dialect.named.search(line)
     if apart is not None and _ONE_NUMBER.fullmatch(apart["value"]):

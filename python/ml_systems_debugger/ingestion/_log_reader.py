@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from array import array
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..kernels.formats import parse_delimited
-from ._events import is_event
+from ._events import TRACEBACK, Frames, is_event, kind_of, measures_of, without_prefix
 from ._lines import Parsed, Template, parse_line
 from ._numbers import parse_cells
 from ._table import Column, Table
@@ -21,7 +23,12 @@ _RECENT = 32
 _MAX_LEARNED = 512
 """Patterns made at most: a log whose lines all differ in words is left to the grammar."""
 _FLUSH = 1 << 13
-_TRACEBACK = "Traceback (most recent"
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(?::\s|:?$)")
+"""The line behind the frames: a class, and most often what it says."""
+_LONGEST_TRACEBACK = 4096
+_KEPT = 50
+"""Messages at the beginning and at the end of a log that are listed with their lines."""
+_RANK_WITHIN = re.compile(r"\brank[ =:]?\s?(\d{1,7})\b", re.IGNORECASE)
 
 _Part = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
 
@@ -80,17 +87,14 @@ class LogReader:
         self._learned = 0
         self._all: dict[tuple[Any, ...], _Matched] = {}
         self._events: tuple[list[int], list[str]] = ([], [])
+        self._stated: dict[str, tuple[list[int], list[float]]] = {}
+        self._kinds: Counter[str] = Counter()
         self._last = ""
-        self._in_traceback = False
+        self._tracebacks: dict[str, Frames] = {}  # by what the launcher puts before its lines
 
     def add(self, number: int, line: str) -> None:
         """Take the next line; `number` counts from 1."""
-        if self._in_traceback:
-            # Indented lines are its frames; the next one says what was raised.
-            if line[:1].isspace() or not line:
-                return
-            self._in_traceback = False
-            self._event(number, line)
+        if self._tracebacks and self._within_traceback(number, line):
             return
         recent = self._recent
         for at, (template, matched) in enumerate(recent):
@@ -104,10 +108,29 @@ class LogReader:
         if parsed is not None:
             self._learn(number, line, parsed)
         elif is_event(line):
-            if line.lstrip().startswith(_TRACEBACK):
-                self._in_traceback = True
+            prefix, text = without_prefix(line)
+            if text.startswith(TRACEBACK):
+                self._tracebacks[prefix] = Frames()
             else:
                 self._event(number, line)
+
+    def _within_traceback(self, number: int, line: str) -> bool:
+        """Take a line of a traceback; indented ones are its frames, the next says what it was."""
+        prefix, text = without_prefix(line)
+        frames = self._tracebacks.get(prefix)
+        if frames is None:
+            return False
+        if not text.strip() or text.startswith("  "):
+            if frames.lines < _LONGEST_TRACEBACK:
+                frames.add(text)
+                return True
+        elif not _RAISED.match(text):
+            return False  # of another process that writes in between
+        del self._tracebacks[prefix]
+        if text.startswith("  "):
+            return False
+        self._event(number, line, frames.place)
+        return True
 
     def _learn(self, number: int, line: str, parsed: Parsed) -> None:
         shape = (*((f.name, f.factor) for f in parsed.fields), parsed.dialect, parsed.constants)
@@ -130,14 +153,27 @@ class LogReader:
         if len(matched.rows) >= _FLUSH:
             matched.flush()
 
-    def _event(self, number: int, line: str) -> None:
-        text = line.strip()
+    def _event(self, number: int, line: str, place: str = "") -> None:
+        prefix, text = without_prefix(line)
+        text = text.strip()
+        if place:
+            text = f"{text} (in {place})"
+        rank = prefix or (within[1] if (within := _RANK_WITHIN.search(text)) else "")
         if self._events[1] and self._events[1][-1] == text:
             self.repeated += 1
             return
-        self._events[0].append(len(self.lines))
+        row = len(self.lines)
+        self._events[0].append(row)
         self._events[1].append(text)
+        self._kinds[kind_of(text)] += 1
         self.lines.append(number)
+        stated = dict(measures_of(text))
+        if rank:
+            stated["replica_id"] = float(rank)
+        for name, value in stated.items():
+            rows, values = self._stated.setdefault(name, ([], []))
+            rows.append(row)
+            values.append(value)
 
     def table(self) -> Table:
         """Return everything taken so far, one row per line that held something."""
@@ -146,6 +182,9 @@ class LogReader:
             matched.flush()
             for name, found in matched.parts.items():
                 parts.setdefault(name, []).extend(found)
+        for name, (rows, values) in self._stated.items():
+            part = (np.array(values, np.float64), np.array(rows, np.int64))
+            parts.setdefault(name, []).append(part)
         columns = {name: _in_order(found) for name, found in parts.items()}
         if self._events[0]:
             texts = np.empty(len(self._events[1]), dtype=object)
@@ -155,11 +194,35 @@ class LogReader:
             _epochs_as_steps(columns)
         dialects = {m.parsed.dialect for m in self._all.values()} - {""}
         metadata: dict[str, Any] = {"format": "log", "dialects": sorted(dialects)}
+        if self._events[0]:
+            metadata["log_event_kinds"] = dict(self._kinds)
+            metadata["log_events"] = self._listed(columns.get("step"))
         if self.repeated:
             metadata["repeated_lines"] = self.repeated
         return Table(
             self.source, len(self.lines), columns, self.lines.__getitem__, metadata=metadata
         )
+
+    def _listed(self, steps: Column | None) -> list[dict[str, Any]]:
+        """Return the first and the last messages with their lines, steps and kinds."""
+        rows, texts = self._events
+        listed = []
+        for at in [*range(len(rows))[:_KEPT], *range(len(rows))[_KEPT:][-_KEPT:]]:
+            event: dict[str, Any] = {"line": self.lines[rows[at]], "kind": kind_of(texts[at])}
+            step = None if steps is None else _step_at(steps, rows[at])
+            if step is not None:
+                event["step"] = step
+            listed.append({**event, "text": texts[at]})
+        return listed
+
+
+def _step_at(steps: Column, row: int) -> int | None:
+    """Return the last step that was said before a row, None where there was none."""
+    at = row if steps.rows is None else int(np.searchsorted(steps.rows, row, "right")) - 1
+    if not 0 <= at < len(steps.values):
+        return None
+    value = steps.values[at]
+    return int(value) if isinstance(value, (int, float)) and value == value else None
 
 
 def _in_order(parts: list[_Part]) -> Column:
