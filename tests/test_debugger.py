@@ -173,6 +173,14 @@ def test_the_context_is_read_only() -> None:
     assert given == {"num_classes": 10}
 
 
+def test_the_report_tells_what_began_when() -> None:
+    norms = [1.0] * 60 + [400.0] * 20 + [float("nan")] * 20
+    report = MLSystemsDebugger().debug({"grad_norm": norms})
+    told = [(at["failure_mode"], at["step"]) for at in report.metadata["timeline"]]
+    assert told == [("exploding_gradients", 60), ("nan_detected", 80)]
+    assert MLSystemsDebugger().debug({"loss": [1.0]}).metadata["timeline"] == ()
+
+
 def test_own_ingestor_is_asked_first() -> None:
     class FromTuple(BaseIngestor):
         def validate_schema(self, data: Any) -> bool:

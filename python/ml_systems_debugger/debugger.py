@@ -131,9 +131,12 @@ class MLSystemsDebugger:
         signals = self._extract(signals)
         detections, skipped = self._detect(signals, facts)
         attributions: Sequence[AttributionHypothesis] = ()
+        history: dict[str, Any] = {}
         unread = list(signals.unread)
         try:
-            attributions = self._attribute(detections, facts)
+            engine = self._attributing()
+            attributions = engine.attribute(detections, facts)
+            history = {"timeline": engine.timeline(detections)}
         except Exception as error:  # noqa: BLE001 - a report without causes beats none, and says so
             unread.append(f"attribution failed: {_named(error)}")
         return DebugReport(
@@ -141,7 +144,7 @@ class MLSystemsDebugger:
             detections=detections,
             attributions=attributions,
             summary=summary_text(detections, attributions, skipped, unread),
-            metadata={**signals.metadata, **_described(signals)},
+            metadata={**signals.metadata, **_described(signals), **history},
             skipped=skipped,
             unread=unread,
         )
@@ -210,15 +213,13 @@ class MLSystemsDebugger:
             self._routes = routes
         return self._routes
 
-    def _attribute(
-        self, detections: Sequence[DetectionResult], context: FrozenDict
-    ) -> Sequence[AttributionHypothesis]:
+    def _attributing(self) -> AttributionEngine:
         if self._engine is None:
             rules: dict[str, AttributionRule] = {}
             for one in self._detectors:
                 rules.update({rule.code: rule for rule in getattr(one, "attribution_rules", ())})
             self._engine = AttributionEngine(extra_rules=rules.values())
-        return self._engine.attribute(detections, context)
+        return self._engine
 
 
 def diagnose(

@@ -9,6 +9,7 @@ from .inf_detection import InfDetectionDetector
 from .label_leakage import LabelLeakageDetector
 from .loss_plateau import LossPlateauDetector
 from .nan_detection import NaNDetectionDetector
+from .partial_worker_failure import PartialWorkerFailureDetector
 from .straggler_effect import StragglerEffectDetector
 from .training_serving_skew import TrainingServingSkewDetector
 
@@ -22,6 +23,7 @@ __all__ = [
     "LabelLeakageDetector",
     "LossPlateauDetector",
     "NaNDetectionDetector",
+    "PartialWorkerFailureDetector",
     "StragglerEffectDetector",
     "TrainingServingSkewDetector",
 ]

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 __all__ = ["TAIL", "Lasting", "Tail", "Turn", "keep_all", "summed"]
 
-TAIL = 64  # values remembered between chunks: the longest window of a rule
+_LOOK = 32  # values before its first one in which an occurrence may have crept up
+TAIL = 128  # values remembered between chunks: the longest window of a rule, 64, and those
 
 _Floats = npt.NDArray[np.float64]
 _Steps = npt.NDArray[np.int64]
@@ -109,9 +110,13 @@ class Lasting:
             at, opened = stop, not opened
 
     def before(self, tail: Tail, start: int) -> int:
-        """Return the index from which on values up to `start` lie above the leaving limit."""
-        calm = np.flatnonzero(tail.excess[:start] <= self.leave)
-        return int(calm[-1]) + 1 if len(calm) else 0
+        """Return the index from which on values up to `start` lie above the leaving limit.
+
+        At most 32 values back, so that it does not depend on how a history is cut.
+        """
+        begin = max(0, start - _LOOK)
+        calm = np.flatnonzero(tail.excess[begin:start] <= self.leave)
+        return begin + int(calm[-1]) + 1 if len(calm) else begin
 
 
 def keep_all(
