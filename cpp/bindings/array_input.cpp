@@ -165,6 +165,13 @@ bool from_user_type(PyArray_Descr *descr, Dtype *out) noexcept {
   return false;
 }
 
+// PyArray_SIZE, without a call.
+std::size_t size_of(PyArrayObject *array) noexcept {
+  npy_intp n = 1;
+  for (int i = 0; i < PyArray_NDIM(array); ++i) n *= PyArray_DIM(array, i);
+  return static_cast<std::size_t>(n);
+}
+
 // A plain, dense, native NumPy array; anything else is for the slow way.
 bool read_numpy(PyObject *object, Input *out) noexcept {
   PyArrayObject *array = reinterpret_cast<PyArrayObject *>(object);
@@ -176,7 +183,7 @@ bool read_numpy(PyObject *object, Input *out) noexcept {
       (!PyTypeNum_ISUSERDEF(descr->type_num) || !from_user_type(descr, &out->array.dtype)))
     return false;
   out->array.data = PyArray_DATA(array);
-  out->array.n = static_cast<std::size_t>(PyArray_SIZE(array));
+  out->array.n = size_of(array);
   return true;
 }
 
@@ -332,6 +339,34 @@ bool init_arrays() {
   cached.exchange = PyUnicode_InternFromString("__dlpack_c_exchange_api__");
   cached.module = PyUnicode_InternFromString("__module__");
   return PyErr_Occurred() == nullptr;
+}
+
+std::size_t read_plain(PyObject *const *objects, std::size_t count, mlsd::ArrayRef *out,
+                       std::size_t *bytes) noexcept {
+  // Arrays of one list mostly share one description.
+  PyArray_Descr *known = nullptr;
+  Dtype dtype = Dtype::f32;
+  std::size_t item = 0, sum = 0, i = 0;
+  for (; i < count; ++i) {
+    if (!PyArray_CheckExact(objects[i])) break;
+    PyArrayObject *array = reinterpret_cast<PyArrayObject *>(objects[i]);
+    if (!PyArray_CHKFLAGS(array, NPY_ARRAY_C_CONTIGUOUS)) break;
+    PyArray_Descr *descr = PyArray_DESCR(array);
+    if (descr != known) {
+      if (!PyArray_ISNBO(descr->byteorder) ||
+          !from_type_number(descr->type_num, static_cast<std::size_t>(PyArray_ITEMSIZE(array)),
+                            &dtype))
+        break;
+      known = descr;
+      item = item_size(dtype);
+    }
+    out[i].data = PyArray_DATA(array);
+    out[i].n = size_of(array);
+    out[i].dtype = dtype;
+    sum += out[i].n * item;
+  }
+  *bytes += sum;
+  return i;
 }
 
 bool read_input(PyObject *object, PyObject *dtype, Input *out) noexcept {

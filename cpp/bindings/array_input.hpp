@@ -21,6 +21,11 @@ bool init_arrays();
 // with a Python error set.
 bool read_input(PyObject *object, PyObject *dtype, Input *out) noexcept;
 
+// Reads the objects up to the first that is not a plain, dense, native NumPy array of a type that
+// NumPy itself has; returns how many that were, and adds their bytes. Some nanoseconds each.
+std::size_t read_plain(PyObject *const *objects, std::size_t count, mlsd::ArrayRef *out,
+                       std::size_t *bytes) noexcept;
+
 // The dtype by its name, as "bfloat16"; false where there is none of that name.
 bool dtype_by_name(const char *name, mlsd::Dtype *out) noexcept;
 

@@ -137,7 +137,8 @@ class Inputs {
     count_ = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(sequence_.ptr()));
     PyObject **items = PySequence_Fast_ITEMS(sequence_.ptr());
     arrays_ = count_ <= kInline ? inline_ : (more_.resize(count_), more_.data());
-    for (std::size_t i = 0; i < count_; ++i) {
+    std::size_t i = mlsd_bindings::read_plain(items, count_, arrays_, &bytes_);
+    for (; i < count_; ++i) {
       Input input;
       if (!mlsd_bindings::read_input(items[i], nullptr, &input)) return false;
       arrays_[i] = input.array;

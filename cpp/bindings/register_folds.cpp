@@ -354,7 +354,10 @@ py::tuple rolling_fold(const py::array &values, py::array state, std::size_t win
       failed.store(true);
       return;
     }
-    kernel(x, n, rows + series * width, settings, out, scratch.data());
+    if (in.series == 1)
+      mlsd::fold_rolling_parts(x, n, rows, settings, out, scratch.data());
+    else
+      kernel(x, n, rows + series * width, settings, out, scratch.data());
   };
   std::vector<bool> wanted;
   for (int i = 0; i < mlsd::kRollingStats; ++i) wanted.push_back((stats >> i & 1u) != 0);

@@ -64,6 +64,16 @@ Value tree(Value *values, std::size_t count, Combine combine_two) {
   return count == 0 ? Value{} : values[0];
 }
 
+// The same tree over sums of one and the same scale, closed up level by level; changes `values`.
+double plain_tree(ScaledSquares *values, std::size_t count) {
+  for (; count > 1; count = (count + 1) / 2) {
+    for (std::size_t i = 0; i < count / 2; ++i)
+      values[i].sum = values[2 * i].sum + values[2 * i + 1].sum;
+    if (count % 2 != 0) values[count / 2].sum = values[count - 1].sum;
+  }
+  return count == 0 ? 0.0 : values[0].sum;
+}
+
 std::uint64_t finite_of(const StatsNode &node) noexcept {
   return node.elements - node.stats.nan - node.stats.posinf - node.stats.neginf;
 }
@@ -244,9 +254,14 @@ double global_norm(const ArrayRef *arrays, std::size_t count) {
     if (small) {
       ScaledSquares few[kFew];
       std::size_t blocks = 0;  // an empty array has none
-      for (std::size_t i = 0; i < count; ++i)
-        if (arrays[i].n != 0)
-          few[blocks++] = kernels.sum_squares(arrays[i].data, arrays[i].n, arrays[i].dtype);
+      bool plain = true;
+      for (std::size_t i = 0; i < count; ++i) {
+        if (arrays[i].n == 0) continue;
+        const ScaledSquares one = kernels.sum_squares(arrays[i].data, arrays[i].n, arrays[i].dtype);
+        plain &= one.scale == 1.0;
+        few[blocks++] = one;
+      }
+      if (plain) return root({1.0, plain_tree(few, blocks)});
       return root(
           tree(few, blocks, [](ScaledSquares a, ScaledSquares b) { return combine(a, b); }));
     }

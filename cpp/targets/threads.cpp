@@ -1,7 +1,10 @@
 #include "mlsd/threads.hpp"
 
 #include <atomic>
+#include <new>
 #include <thread>
+
+#include "targets/cpu_quota.hpp"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -24,13 +27,26 @@ std::atomic<bool> forked{false};
 
 void after_fork_in_child() noexcept { forked.store(true, std::memory_order_relaxed); }
 
-int count_cores() noexcept {
+int allowed_cores() noexcept {
 #if defined(__linux__)
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
 #endif
   const unsigned found = std::thread::hardware_concurrency();
   return found == 0 ? 1 : static_cast<int>(found);
+}
+
+// Allowed cores can change from call to call; quotas are read once, since files take too long.
+int count_cores() noexcept {
+  static const int quota = []() noexcept {
+    try {
+      return quota_cores("");
+    } catch (const std::bad_alloc &) {
+      return 1;  // what is surely granted
+    }
+  }();
+  const int cores = allowed_cores();
+  return quota != 0 && quota < cores ? quota : cores;
 }
 
 const bool watching_forks = [] {

@@ -151,6 +151,26 @@ void test_damaged_rows(const mlsd::FoldKernels &k) {
   CHECK(!log.events.empty());
 }
 
+// A long history in parts on several threads and the same in small calls: the same bits.
+void test_parts() {
+  std::mt19937_64 random(11);
+  const std::size_t window = 21, n = 150000, step = 9973;
+  const std::vector<double> x = noise(random, n, 1e-4);
+  const mlsd::RollingSettings settings = {window, 1, 63, 0.0};
+  std::vector<double> scratch(mlsd::rolling_scratch(window)), whole(6 * n), cut(6 * n);
+  Row a(mlsd::rolling_size(window), 0.0), b = a;
+  const auto fold = [&](std::size_t at, std::size_t count, Row *row, std::vector<double> *to) {
+    double *out[6];
+    for (std::size_t i = 0; i < 6; ++i) out[i] = to->data() + i * n + at;
+    mlsd::fold_rolling_parts(x.data() + at, count, row->data(), settings, out, scratch.data());
+  };
+  fold(0, 5, &a, &whole);
+  fold(5, n - 5, &a, &whole);
+  for (std::size_t at = 0; at < n; at += step) fold(at, std::min(step, n - at), &b, &cut);
+  CHECK(std::memcmp(whole.data(), cut.data(), whole.size() * sizeof(double)) == 0);
+  CHECK(std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0);
+}
+
 void test_slope() {
   const double x[] = {0, 1, 2, 3, 4}, y[] = {1, 3, 5, 7, 100};
   const mlsd::SenSlope found = mlsd::theil_sen(x, y, 5, 1.96);
@@ -170,6 +190,7 @@ int main() {
     test_baseline_by_sorting(kernels);
     test_damaged_rows(kernels);
   }
+  test_parts();
   test_slope();
   return check::done();
 }

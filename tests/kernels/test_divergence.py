@@ -189,3 +189,21 @@ def test_samples_compared_whole():
     broken[:2000] = math.nan
     assert compare_samples(a, broken).psi > 0.5
     assert math.isfinite(compare_samples(a, np.full(100, 50.0)).kl)
+
+
+@pytest.mark.parametrize("at", [0, 7, 511, 512, 1023, 1500])
+@pytest.mark.parametrize(("kernel", "twin"), PAIRS, ids=lambda f: f.__name__)
+def test_one_unusual_bin_anywhere(kernel, twin, at, target):
+    p, q = np.random.default_rng(at).random((2, 1501)) + 0.1
+    for value in (0.0, -0.0, 1e-310, 2.0**-1022, 2.0**-1021, 1e300):
+        for one in (p, q):
+            before, one[at] = one[at], value
+            expected = twin(p.tolist(), q.tolist())
+            assert kernel(p, q) == pytest.approx(expected, rel=1e-12, abs=1e-15), value
+            one[at] = before
+    for value in (-1e-300, -1.0, math.nan, math.inf, -math.inf):
+        for one, name in ((p, "p"), (q, "q")):
+            before, one[at] = one[at], value
+            with pytest.raises(ValueError, match=rf"{name}\[{at}\]: a count or a probability"):
+                kernel(p, q)
+            one[at] = before

@@ -56,6 +56,24 @@ def test_a_spike_leaves_nothing_behind():
     assert found["max"][120] < 10
 
 
+@pytest.mark.parametrize("place", [0, 33])
+def test_a_long_history_in_parts_is_the_same_bit_for_bit(place):
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal(300_000)
+    x[rng.random(len(x)) < 1e-4] = math.nan
+    x[100_000:100_150] = math.nan  # a whole window of them
+    fold = Rolling(50, ROLLING_STATS, min_count=1)
+    whole, cut = fold.init(), fold.init()
+    for state in (whole, cut):
+        fold.update(state, x[:place])
+    found = fold.update(whole, x[place:])  # long enough for several threads
+    pieces = [fold.update(cut, part) for part in np.array_split(x[place:], 17)]
+    for name in ROLLING_STATS:
+        wanted = np.concatenate([piece[name] for piece in pieces])
+        assert found[name].tobytes() == wanted.tobytes(), name
+    assert whole.tobytes() == cut.tobytes()
+
+
 def test_constant_series_have_no_spread():
     found = rolling(np.full(1000, 0.1), 37, ("mean", "std", "slope", "median"))
     assert set(found["std"][36:]) == {0.0}

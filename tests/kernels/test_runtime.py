@@ -45,7 +45,8 @@ def test_never_more_threads_than_usable_cores() -> None:
     cores = len(os.sched_getaffinity(0))
     try:
         kernels.set_num_threads(10_000)
-        assert kernels.get_num_threads() == cores
+        # Fewer where a control group grants less: cpp/tests/test_threads.cpp has the quotas.
+        assert 1 <= kernels.get_num_threads() <= cores
         kernels.set_num_threads(1)
         assert kernels.get_num_threads() == 1
         with pytest.raises(ValueError, match="-1"):

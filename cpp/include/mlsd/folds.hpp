@@ -268,4 +268,10 @@ constexpr std::size_t rolling_scratch(std::size_t window) noexcept {
   return window * (kRollingSums + 16) + 64;
 }
 
+// FoldKernels::rolling over a long history of one series, in parts on several threads: the same
+// outputs and the same row, bit for bit.
+void fold_rolling_parts(const double *x, std::size_t n, double *row,
+                        const RollingSettings &settings, double *const *out,
+                        double *scratch) noexcept;
+
 }  // namespace mlsd

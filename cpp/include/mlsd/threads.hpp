@@ -5,7 +5,8 @@
 
 namespace mlsd {
 
-// Never more than the cores that the process may use; 1 in a forked child, since an OpenMP region
+// Never more than the cores that the process may use, by its affinity and by the CPU quotas of its
+// control groups (read at the first call); 1 in a forked child, since an OpenMP region
 // there hangs whenever the parent has run one.
 int num_threads() noexcept;
 // 0 restores the default. Returns false for a negative count.
