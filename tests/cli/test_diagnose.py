@@ -183,3 +183,13 @@ def test_detectors_and_explain() -> None:
         assert "loss_plateau" in text
         assert len(text) > 400
     assert run("explain", "no_such_thing").returncode == 2
+
+
+@pytest.mark.parametrize("output_format", ["sarif", "junit", "github"])
+def test_formats_of_code_hosts_and_ci(tmp_path: Path, output_format: str) -> None:
+    rows = [f"{n},{1.0 if n < 60 else 'nan'}" for n in range(100)]
+    (tmp_path / "m.csv").write_text("\n".join(["step,loss", *rows]))
+    done = run("diagnose", str(tmp_path / "m.csv"), "--format", output_format)
+    assert done.returncode == 1
+    assert b"nan_detect" in done.stdout
+    assert b"m.csv" in done.stdout

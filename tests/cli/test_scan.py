@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -154,3 +155,32 @@ def test_an_interrupt_ends_within_a_second_with_what_was_found(tmp_path: Path) -
     report = json.loads(output)
     assert report["status"] == "incomplete"
     assert report["metadata"]["interrupted"]
+
+
+def test_formats_of_code_hosts_and_ci(sound: Path, broken: Path) -> None:
+    (log,) = json.loads(run("scan", sound, broken, "--format", "sarif").output)["runs"]
+    (result,) = log["results"]
+    assert (result["ruleId"], result["level"]) == ("nan", "error")
+    uri = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+    assert uri == broken.as_uri()
+    for fail_on, failures in (("high", "1"), ("never", "0")):
+        done = run("scan", sound, broken, "--format", "junit", "--fail-on", fail_on)
+        root = ElementTree.fromstring(done.output)  # noqa: S314 - our own output
+        assert root.get("failures") == failures
+        assert [s.get("name") for s in root] == [str(sound), str(broken)]
+    lines = run("scan", broken, "--format", "github").output.splitlines()
+    assert lines[1].startswith(f"::error file={broken},title=critical nan::tensor w: 1 of 2000")
+    changed = run("diff", sound, broken, "--format", "github").output
+    assert "::" in changed
+    listed = json.loads(run("inspect", broken, "--format", "sarif").output)
+    assert listed["runs"][0]["results"] == []
+
+
+def test_a_broken_file_is_told_in_every_format(tmp_path: Path) -> None:
+    (tmp_path / "odd").write_bytes(b"no checkpoint at all")
+    for output_format, sign in (
+        ("sarif", '"executionSuccessful": false'), ("junit", "<error"), ("github", "::error"),
+    ):  # fmt: skip
+        done = run("scan", tmp_path / "odd", "--format", output_format)
+        assert done.exit_code == 3
+        assert sign in done.stdout

@@ -13,6 +13,7 @@ from . import (  # noqa: F401 - each registers its format
 from .changes import CheckpointDiff, TensorChange
 from .comparing import diff
 from .contract import CheckpointFormat, Layout, Options, TensorInfo, formats
+from .explanations import EXPLANATIONS, explanation
 from .finding import CODES, CheckpointFinding
 from .opening import find_format
 from .report import CheckpointReport, CheckpointStatus, FileRecord
@@ -22,6 +23,7 @@ from .table import STATISTICS, TensorRecord, TensorTable
 
 __all__ = [
     "CODES",
+    "EXPLANATIONS",
     "STATISTICS",
     "CheckpointDiff",
     "CheckpointFinding",
@@ -36,6 +38,7 @@ __all__ = [
     "TensorRecord",
     "TensorTable",
     "diff",
+    "explanation",
     "find_format",
     "formats",
     "inspect",

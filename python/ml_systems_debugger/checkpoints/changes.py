@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core import Severity, to_jsonable
 from ..core.shown import shown
+from ..core.verdict import Verdict
 from .finding import CheckpointFinding
 from .report import SCHEMA_VERSION
 
@@ -89,6 +90,12 @@ class CheckpointDiff:
     def worst_severity(self) -> Severity | None:
         """Severity of the worst finding, or None."""
         return max((f.severity for f in self.findings), default=None)
+
+    def to_verdict(self) -> Verdict:
+        """Return what SARIF, JUnit and CI annotations need."""
+        from ._verdict import diff_verdict
+
+        return diff_verdict(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return strict JSON terms."""

@@ -11,6 +11,7 @@ from typing import Any
 from ..core import Severity, freeze, to_jsonable
 from ..core.frozen import FrozenDict
 from ..core.shown import shown
+from ..core.verdict import Verdict
 from .finding import CheckpointFinding
 from .table import TensorRecord
 
@@ -113,6 +114,12 @@ class CheckpointReport:
     def to_json(self, indent: int | None = 2) -> str:
         """Return the report as strict JSON (no NaN token)."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+
+    def to_verdict(self) -> Verdict:
+        """Return what SARIF, JUnit and CI annotations need."""
+        from ._verdict import checkpoint_verdict
+
+        return checkpoint_verdict(self)
 
     def to_markdown(self) -> str:
         """Return the report as Markdown."""

@@ -25,7 +25,15 @@ from ..checkpoints import CheckpointReport, CheckpointStatus, Options
 from ..checkpoints._place import is_remote, place_of, without_secrets
 from ..checkpoints.render import render
 from ..core import ConfigurationError, MissingDependencyError, MLSystemsDebuggerError
-from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure
+from ._output import (
+    EXIT_CLEAN,
+    EXIT_FINDINGS,
+    EXIT_INCOMPLETE,
+    NEVER,
+    VERDICT_FORMATS,
+    UsageFailure,
+    verdicts_text,
+)
 
 __all__ = [
     "NEVER",
@@ -37,8 +45,6 @@ __all__ = [
     "report_of",
     "unreadable",
 ]
-
-NEVER = "never"
 
 
 def check_paths(paths: Sequence[str], options: Options | None = None) -> None:
@@ -90,8 +96,10 @@ def report_of(
         raise UsageFailure(os_reason(path, error)) from error
 
 
-def rendered(reports: Sequence[CheckpointReport], output_format: str) -> str:
+def rendered(reports: Sequence[CheckpointReport], output_format: str, fail_on: str = NEVER) -> str:
     """Return one report, or several as one text."""
+    if output_format in VERDICT_FORMATS:
+        return verdicts_text([r.to_verdict() for r in reports], output_format, fail_on)
     if output_format != "json":
         return "\n\n".join(render(r, output_format) for r in reports)
     if len(reports) == 1:

@@ -5,11 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from ..core import reporters
+from ..core.verdict import Verdict
+
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_USAGE, EXIT_INCOMPLETE = 0, 1, 2, 3
+
+NEVER = "never"
+VERDICT_FORMATS = ("sarif", "junit", "github")
+"""Formats that know runs and checkpoints alike."""
+
+
+def verdicts_text(verdicts: Sequence[Verdict], output_format: str, fail_on: str) -> str:
+    """Return verdicts in a format of `VERDICT_FORMATS`."""
+    threshold = None if fail_on == NEVER else fail_on
+    text: str = reporters.get(output_format)().render_all(verdicts, fail_on=threshold)
+    return text
 
 
 class UsageFailure(click.ClickException):

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..attribution import AttributionEngine
+from ..checkpoints import explanation
 from ..core import AttributionRule, word
 from ..core import detectors as registered
 
@@ -33,7 +34,7 @@ def detectors() -> None:
 @click.command()
 @click.argument("name")
 def explain(name: str) -> None:
-    """Explain a detector, a failure mode, an attribution rule or a root cause.
+    """Explain a detector, a failure mode, an attribution rule, a root cause or a code of `scan`.
 
     NAME is what `mlsd detectors` and the reports show.
     """
@@ -48,6 +49,9 @@ def explain(name: str) -> None:
         click.echo(f"{cls.name} ({cls.__name__}): {word(cls.failure_mode)}\n")
         click.echo(inspect.getdoc(cls) or "")
         _show(rule for rule in rules if rule.mode == cls.failure_mode)
+        return
+    if text := explanation(name):
+        click.echo(text)
         return
     found = [r for r in rules if name.upper() == r.code or name in (word(r.cause), word(r.mode))]
     if not found:

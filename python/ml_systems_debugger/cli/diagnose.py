@@ -17,11 +17,19 @@ from ..core import ConfigurationError, DebugReport, IngestionError, Severity, St
 from ..debugger import MLSystemsDebugger
 from ..ingestion import find_runs
 from ..reporting import Reporter, ReportFormat, render_many
-from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, write_output
+from ._output import (
+    EXIT_CLEAN,
+    EXIT_FINDINGS,
+    EXIT_INCOMPLETE,
+    NEVER,
+    VERDICT_FORMATS,
+    UsageFailure,
+    verdicts_text,
+    write_output,
+)
 
 __all__ = ["diagnose"]
 
-_NEVER = "never"
 _JUDGED = (Status.HEALTHY, Status.FAILURES)
 
 
@@ -38,7 +46,7 @@ _JUDGED = (Status.HEALTHY, Status.FAILURES)
 @click.option("--output", metavar="FILE", help="Write here instead of to standard output.")
 @click.option(
     "--fail-on",
-    type=click.Choice([*(s.value for s in Severity), _NEVER]),
+    type=click.Choice([*(s.value for s in Severity), NEVER]),
     default=None,
     help="Exit 1 from this severity on (default: high, or what the configuration says); "
     "'never' to look only.",
@@ -74,8 +82,8 @@ def diagnose(
             reports.append((run, _report(debugger, run)))
             advance()
     several = len(reports) > 1 or any(Path(p).is_dir() for p in paths if p != "-")
-    write_output(_rendered(reports, output_format, output, several), output)
     threshold = fail_on or configuration.fail_on.value
+    write_output(_rendered(reports, output_format, output, several, threshold), output)
     sys.exit(_exit_code([report for _, report in reports], threshold))
 
 
@@ -128,7 +136,11 @@ def _rendered(
     output_format: str,
     output: str | None,
     several: bool,
+    fail_on: str,
 ) -> str:
+    if output_format in VERDICT_FORMATS:
+        verdicts = [report.to_verdict(path) for path, report in reports]
+        return verdicts_text(verdicts, output_format, fail_on)
     terminal = output is None and sys.stdout.isatty()
     color = terminal and output_format == ReportFormat.TEXT.value
     if several:
@@ -139,7 +151,7 @@ def _rendered(
 
 def _exit_code(reports: Sequence[DebugReport], fail_on: str) -> int:
     worst = [r.worst_severity for r in reports if r.worst_severity is not None]
-    if fail_on != _NEVER and any(severity >= fail_on for severity in worst):
+    if fail_on != NEVER and any(severity >= fail_on for severity in worst):
         return EXIT_FINDINGS
     if any(r.status not in _JUDGED or r.unread or r.failed_checks for r in reports):
         return EXIT_INCOMPLETE

@@ -25,12 +25,20 @@ from ._checkpoints import (
     report_of,
     unreadable,
 )
-from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, write_output
+from ._output import (
+    EXIT_CLEAN,
+    EXIT_FINDINGS,
+    EXIT_INCOMPLETE,
+    VERDICT_FORMATS,
+    UsageFailure,
+    verdicts_text,
+    write_output,
+)
 
 __all__ = ["diff", "inspect", "merge", "scan"]
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-_FORMATS = ("text", "json", "markdown")
+_FORMATS = ("text", "json", "markdown", *VERDICT_FORMATS)
 _EXIT_CODES = """
     \b
     Exit codes:
@@ -144,7 +152,7 @@ def scan(
             )
         if reports[-1].metadata.get("interrupted"):
             break
-    write_output(rendered(reports, output_format), output)
+    write_output(rendered(reports, output_format, fail_on), output)
     sys.exit(exit_code(reports, fail_on))
 
 
@@ -169,7 +177,7 @@ def merge(results: tuple[str, ...], output_format: str, output: str | None, fail
         report = checkpoints.merge(shards)
     except MLSystemsDebuggerError as error:
         unreadable(str(error))
-    write_output(rendered([report], output_format), output)
+    write_output(rendered([report], output_format, fail_on), output)
     sys.exit(exit_code([report], fail_on))
 
 
@@ -235,6 +243,8 @@ def diff(
         raise UsageFailure(os_reason(a, error)) from error
     if output_format == "json":
         text = json.dumps(result.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
+    elif output_format in VERDICT_FORMATS:
+        text = verdicts_text([result.to_verdict()], output_format, fail_on)
     else:
         text = render_diff(result, output_format)
     write_output(text, output)

@@ -10,6 +10,7 @@ from typing import Any
 
 from .frozen import FrozenDict, freeze_evidence, numbers_back, to_jsonable
 from .results import AttributionHypothesis, DetectionResult, Outcome, texts
+from .verdict import Verdict
 from .vocabulary import Severity
 
 __all__ = ["SCHEMA_VERSION", "DebugReport", "SkippedDetector", "Status"]
@@ -163,6 +164,12 @@ class DebugReport:
     def from_json(cls, text: str) -> DebugReport:
         """Build from what `to_json` returned."""
         return cls.from_dict(json.loads(text))
+
+    def to_verdict(self, path: str | None = None) -> Verdict:
+        """Return what SARIF, JUnit and CI annotations need; `path` is that of the source."""
+        from ._run_verdict import run_verdict
+
+        return run_verdict(self, path)
 
     def to_markdown(self) -> str:
         """Return the report as Markdown."""

@@ -1,16 +1,22 @@
-"""Reports as text, JSON and Markdown; no computation."""
+"""Reports as text, JSON, Markdown, SARIF, JUnit XML, CI annotations; no computation."""
 
+from .github import GithubReporter
 from .json import JsonReporter, json_schema, overall_status
+from .junit import JUnitReporter
 from .markdown import MarkdownReporter
 from .reporter import Reporter, ReportFormat, render_many
+from .sarif import SarifReporter
 from .summary import summary_text
 from .text import TextReporter
 
 __all__ = [
+    "GithubReporter",
+    "JUnitReporter",
     "JsonReporter",
     "MarkdownReporter",
     "ReportFormat",
     "Reporter",
+    "SarifReporter",
     "TextReporter",
     "json_schema",
     "overall_status",

@@ -9,7 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ..core import ConfigurationError, DebugReport, reporters, word
+from ..core import ConfigurationError, DebugReport, Severity, reporters, word
+from ._verdicts import VerdictReporter
 from ._words import is_troubled, place_of, printable, reached_of
 from .json import many_as_json
 from .markdown import escaped
@@ -24,6 +25,9 @@ class ReportFormat(str, Enum):
     TEXT = "text"
     JSON = "json"
     MARKDOWN = "markdown"
+    SARIF = "sarif"
+    JUNIT = "junit"
+    GITHUB = "github"
 
     def __str__(self) -> str:
         return self.value
@@ -66,6 +70,7 @@ def render_many(
     *,
     color: bool = False,
     width: int | None = None,
+    fail_on: Severity | str | None = Severity.HIGH,
 ) -> str:
     """Return several runs: a table of all, then each one that is not healthy.
 
@@ -75,6 +80,8 @@ def render_many(
     format : ReportFormat or str
     color, width
         As for `TextReporter.render`; of text alone.
+    fail_on : Severity, str or None
+        From which severity on a test of JUnit fails; None for never.
 
     Raises
     ------
@@ -88,6 +95,10 @@ def render_many(
         return _many_as_markdown(reports)
     if name == ReportFormat.TEXT.value:
         return _many_as_text(reports, color, width)
+    reporter = reporters.get(name)()
+    if isinstance(reporter, VerdictReporter):
+        verdicts = [report.to_verdict(path) for path, report in reports]
+        return reporter.render_all(verdicts, fail_on=fail_on)
     single = Reporter(name)
     return "\n".join(f"{path}\n{single.render(report)}" for path, report in reports)
 
