@@ -11,6 +11,7 @@ from . import (  # noqa: F401 - each registers its format
     torch_zip,
 )
 from .changes import CheckpointDiff, TensorChange
+from .cluster import scan_on
 from .comparing import diff
 from .contract import CheckpointFormat, Layout, Options, TensorInfo, formats
 from .explanations import EXPLANATIONS, explanation
@@ -44,6 +45,7 @@ __all__ = [
     "inspect",
     "merge",
     "scan",
+    "scan_on",
     "scan_shard",
     "shown",
 ]

@@ -199,10 +199,17 @@ class _Run:
             self.progress(step.nbytes)
         return True
 
+    def bytes_of(self, file: str, offset: int, count: int, buffer: bytearray) -> memoryview:
+        """Return bytes of a file: in place where it is mapped, else read into the buffer."""
+        with self.folder.lent(file) as source:
+            view = source.view(offset, count)
+            if view is None:
+                view = memoryview(buffer)[:count]
+                source.read_into(offset, view)
+            return view
+
     def group(self, step: Group, buffer: bytearray) -> None:
-        view = memoryview(buffer)[: step.nbytes]
-        with self.folder.lent(step.file) as source:
-            source.read_into(step.offset, view)
+        view = self.bytes_of(step.file, step.offset, step.nbytes, buffer)
         rows = np.zeros(len(step.rows), ROW_DTYPE)
         measure_spans(view, step.spans, rows)
         self.measured.rows[step.rows] = rows
@@ -221,12 +228,11 @@ class _Run:
     def unit(self, step: Unit, buffer: bytearray) -> None:
         info = self.plan.tensors[step.tensor]
         dtype = dtype_of(info)
-        view = memoryview(buffer)[: step.nbytes]
         if info.layout is not None:
+            view = memoryview(buffer)[: step.nbytes]
             info.layout.read(self.folder, step.start, view)
         else:
-            with self.folder.lent(info.file) as source:
-                source.read_into(info.offset + step.start, view)
+            view = self.bytes_of(info.file, info.offset + step.start, step.nbytes, buffer)
         rows = self.measured.rows[step.row : step.row + 1]
         raw = np.frombuffer(view, np.uint8)
         if dtype.quantised:

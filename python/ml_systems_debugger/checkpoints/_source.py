@@ -84,6 +84,10 @@ class Source:
             source=self.name, offset=offset,
         )  # fmt: skip
 
+    def view(self, offset: int, count: int) -> memoryview | None:  # noqa: ARG002 - the contract's
+        """Return those bytes in place where this source has them in memory, else None."""
+        return None
+
     def expect(self, start: int, stop: int) -> None:
         """Say that this range will be read, from its start to its end; remote ones fetch it."""
 
@@ -106,7 +110,7 @@ class Source:
         self.close()
 
 
-def open_source(path: Place, name: str, *, fresh: bool = False) -> Source:
+def open_source(path: Place, name: str, *, fresh: bool = False, access: str = "pread") -> Source:
     """Open a file wherever it lies.
 
     Parameters
@@ -116,9 +120,15 @@ def open_source(path: Place, name: str, *, fresh: bool = False) -> Source:
         For messages; a remote one is named by its URL.
     fresh : bool
         Ask a server anew which version of the file it has.
+    access : str
+        How local files are read: ``pread``, ``direct`` or ``mmap``.
     """
     if isinstance(path, Path):
-        return Source(path, name)
+        if access == "pread":
+            return Source(path, name)
+        from ._access import DirectSource, MappedSource
+
+        return (DirectSource if access == "direct" else MappedSource)(path, name)
     from ._remote import RemotePath, RemoteSource
 
     if isinstance(path, RemotePath):
@@ -136,14 +146,22 @@ class Folder:
         Let links lead out of it.
     trusted : container of str
         Names that the user gave, which may be links.
+    access : str
+        How files are read, as for `open_source`.
     """
 
     def __init__(
-        self, root: Place, *, follow_links: bool = False, trusted: Container[str] = ()
+        self,
+        root: Place,
+        *,
+        follow_links: bool = False,
+        trusted: Container[str] = (),
+        access: str = "pread",
     ) -> None:
         self.root = root
         self.follow_links = follow_links
         self.trusted = trusted
+        self.access = access
         self.remote = not isinstance(root, Path)
         self._identities: dict[str, tuple[object, ...]] = {}
         self._sizes: dict[str, int] = {}
@@ -186,7 +204,7 @@ class Folder:
         ChangedError
             Where it is not what it was when it was first opened.
         """
-        source = open_source(self.path(name, said_by), name, fresh=fresh)
+        source = open_source(self.path(name, said_by), name, fresh=fresh, access=self.access)
         known = self._identities.setdefault(name, source.identity)
         self._sizes.setdefault(name, source.size)
         if known != source.identity:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from ..core import Registry
+from ..core import ConfigurationError, Registry
 from ._place import Place
 from ._source import Folder
 from .finding import CheckpointFinding
@@ -77,6 +77,9 @@ class Options:
         Inflated bytes per stored byte of one member.
     follow_links : bool
         Let links lead out of the checkpoint's folder.
+    access : str
+        How local files are read: ``pread`` into small buffers; ``direct``, past the page cache;
+        ``mmap``, without a copy, where a file that is cut meanwhile ends the process.
     storage_options : mapping
         For the filesystem behind a URL, as ``endpoint_url`` or ``anon``; never shown.
     """
@@ -85,7 +88,12 @@ class Options:
     max_inflated_bytes: int = 1 << 36
     max_inflation: int = 200
     follow_links: bool = False
+    access: str = "pread"
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.access not in ("pread", "direct", "mmap"):
+            raise ConfigurationError(f"access is pread, direct or mmap, got {self.access!r}")
 
 
 class CheckpointFormat(ABC):
@@ -113,7 +121,9 @@ class CheckpointFormat(ABC):
         self.path = path
         self.options = options or Options()
         root, given = (path, ()) if path.is_dir() else (path.parent, (path.name,))
-        self.folder = Folder(root, follow_links=self.options.follow_links, trusted=given)
+        self.folder = Folder(
+            root, follow_links=self.options.follow_links, trusted=given, access=self.options.access
+        )
         self.findings: list[CheckpointFinding] = []
         self.unread: list[str] = []
         self.metadata: dict[str, Any] = {}

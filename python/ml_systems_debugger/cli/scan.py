@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -88,16 +89,36 @@ def _options(*more: _Decorator) -> _Decorator:
             help="Let links lead out of the checkpoint's folder, as download caches need.",
         ),
         click.option(
+            "--direct", "access", flag_value="direct",
+            help="Read past the page cache: for files larger than memory that are read once.",
+        ),
+        click.option(
+            "--mmap", "access", flag_value="mmap",
+            help="Read without a copy. Only for files that nobody writes: one that is cut "
+            "meanwhile ends the process with SIGBUS, without a report.",
+        ),
+        click.option(
             "--storage-options", metavar="JSON", callback=_storage_options,
             help="For the filesystem behind a URL, as '{\"endpoint_url\": \"...\"}' or @FILE with "
             "that; credentials come from the environment without it.",
         ),
     ]  # fmt: skip
 
-    def apply(command: Callable[..., Any]) -> Callable[..., Any]:
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def command(
+            inflate: bool, follow_links: bool, access: str | None, storage_options: Any, **rest: Any
+        ) -> Any:
+            options = Options(
+                inflate=inflate, follow_links=follow_links, access=access or "pread",
+                storage_options=storage_options,
+            )  # fmt: skip
+            return function(options=options, **rest)
+
+        decorated: Callable[..., Any] = command
         for decorate in reversed([*shared, *more]):
-            command = decorate(command)
-        return command
+            decorated = decorate(decorated)
+        return decorated
 
     return apply
 
@@ -117,17 +138,26 @@ _WORKERS: _Decorator = click.option(
 @click.option(
     "--shard", metavar="I/N", help="Do only this share of the work; `mlsd merge` puts it together."
 )
+@click.option(
+    "--engine", type=click.Choice(("local", "ray", "dask")), default="local", show_default=True,
+    help="Where the shares of the scan run: the cluster that RAY_ADDRESS or "
+    "DASK_SCHEDULER_ADDRESS names, or one on this machine.",
+)  # fmt: skip
+@click.option(
+    "--shares", type=click.IntRange(1, 100_000), metavar="N",
+    help="Shares that a cluster's engine cuts the scan into (default: one for each of its CPUs).",
+)  # fmt: skip
 @_options(_FAIL_ON, _WORKERS)
 def scan(
     paths: tuple[str, ...],
     shard: str | None,
+    engine: str,
+    shares: int | None,
     output_format: str,
     output: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
-    inflate: bool,
-    follow_links: bool,
-    storage_options: dict[str, Any],
+    options: Options,
     fail_on: str,
     workers: int | None,
 ) -> None:
@@ -136,20 +166,24 @@ def scan(
     PATH is a file or a folder: safetensors, torch, torch.distributed, DeepSpeed,
     GGUF, npy or npz, found by content; or the URL of one (s3://, gs://, https://).
     """
-    options = Options(inflate=inflate, follow_links=follow_links, storage_options=storage_options)
     chosen: dict[str, Any] = {
         "include": include, "exclude": exclude, "workers": workers, "options": options
     }  # fmt: skip
     check_paths(paths, options)
+    if shard is not None and engine != "local":
+        raise click.UsageError("--shard does one share here; --engine cuts the shares by itself")
+    if shares is not None and engine == "local":
+        raise click.UsageError("--shares goes with --engine ray or dask")
     if shard is not None:
         _scan_shard(paths, _shard(shard), chosen, output)
         return
+    run: Callable[..., Any] = functools.partial(checkpoints.scan, **chosen)
+    if engine != "local":
+        run = functools.partial(checkpoints.scan_on, engine=engine, shares=shares, **chosen)
     reports = []
     for path in paths:
         with progress(path) as tell:
-            reports.append(
-                report_of(path, lambda p, t: checkpoints.scan(p, progress=t, **chosen), tell)
-            )
+            reports.append(report_of(path, lambda p, t: run(p, progress=t), tell))
         if reports[-1].metadata.get("interrupted"):
             break
     write_output(rendered(reports, output_format, fail_on), output)
@@ -190,12 +224,9 @@ def inspect(
     output: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
-    inflate: bool,
-    follow_links: bool,
-    storage_options: dict[str, Any],
+    options: Options,
 ) -> None:
     """List names, types, shapes and sizes of a checkpoint's tensors without reading the data."""
-    options = Options(inflate=inflate, follow_links=follow_links, storage_options=storage_options)
     check_paths(paths, options)
     chosen: dict[str, Any] = {"include": include, "exclude": exclude, "options": options}
     reports = [
@@ -223,14 +254,11 @@ def diff(
     output: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
-    inflate: bool,
-    follow_links: bool,
-    storage_options: dict[str, Any],
+    options: Options,
     fail_on: str,
     workers: int | None,
 ) -> None:
     """Say what changed from checkpoint A to checkpoint B, the most changed tensors first."""
-    options = Options(inflate=inflate, follow_links=follow_links, storage_options=storage_options)
     check_paths((a, b), options)
     try:
         result = checkpoints.diff(
