@@ -14,7 +14,7 @@ from ..core.names import QuantityName
 from ._groups import Group, groups_of, key_of
 from ._restarts import Order, ordered
 from ._table import Column, Table, counted, epoch_seconds, role_of
-from ._trust import hidden_losses
+from ._trust import hidden_losses, with_absences
 
 __all__ = ["assemble"]
 
@@ -42,6 +42,7 @@ def assemble(table: Table, mapping: Mapping[str, str] | None = None) -> SignalSe
     pieces = list(frame.pieces())
     order = ordered([(p.owner, p.rows, p.steps) for p in pieces], frame.epochs)
     series = [one for p, o in zip(pieces, order.parts, strict=True) for one in p.series(o)]
+    series, absences = with_absences(series)
     metadata = {"source": table.source, "rows": table.rows, **table.metadata}
     if frame.step_name is not None and table.roles is None:
         metadata["step_column"] = frame.step_name
@@ -49,6 +50,8 @@ def assemble(table: Table, mapping: Mapping[str, str] | None = None) -> SignalSe
         metadata["order"] = order.notes
     if hidden := hidden_losses(series):
         metadata["not_trustworthy"] = hidden
+    if absences:
+        metadata["absences"] = absences
     return SignalSet(series, metadata, [*table.unread, *frame.unread])
 
 

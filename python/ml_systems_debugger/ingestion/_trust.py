@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ..core import Series
+from ..core import FrozenDict, Series, SeriesKind
 from ..kernels import has_nonfinite
 
-__all__ = ["hidden_losses"]
+__all__ = ["hidden_losses", "with_absences"]
+
+_GAP = 3
+"""A gap is longer than so many usual distances between two measurements, and as many steps of
+other quantities lie in it."""
+_EXPLODED = 10.0
+"""A value of another order of magnitude than the median of those before it."""
+_FEW = 4
+_MOST = 8
 
 
 def hidden_losses(series: Sequence[Series]) -> str:
@@ -35,3 +46,82 @@ def hidden_losses(series: Sequence[Series]) -> str:
                     f"first at step {both[0]}: the logger hides losses that are not finite"
                 )
     return ""
+
+
+def with_absences(series: Sequence[Series]) -> tuple[list[Series], list[str]]:
+    """Mark the series that fall silent right behind a value that is not finite or exploded.
+
+    Some loggers leave out what is not finite: the cell is empty, the row lacks
+    the key. While other quantities of the same run and replica go on, such an
+    absence is evidence of what was not written. The series gets ``absent_after``
+    in its metadata: a list of the step and the value before each gap, and the
+    step at which it goes on (None where it does not).
+
+    Returns
+    -------
+    series : list of Series
+        The same ones, some with more metadata.
+    told : list of str
+        One sentence for each gap.
+    """
+    owners: dict[Any, list[Series]] = {}
+    for one in series:
+        if one.kind is SeriesKind.SCALAR and len(one):
+            key = one.key
+            owners.setdefault((key.replica_id, key.run, key.segment), []).append(one)
+    marked: dict[Any, Series] = {}
+    told: list[str] = []
+    for mine in owners.values():
+        last = max(int(one.steps[-1]) for one in mine)
+        for one in mine if len(mine) > 1 else ():
+            gaps = list(_gaps(one, mine, last))
+            if gaps:
+                facts = FrozenDict({**one.metadata, "absent_after": gaps})
+                marked[one.key] = replace(one, metadata=facts)
+                told += [_told(one, gap) for gap in gaps]
+    return [marked.get(one.key, one) for one in series], told
+
+
+def _gaps(one: Series, others: Sequence[Series], last: int) -> Iterator[dict[str, Any]]:
+    steps, values = one.steps, one.values
+    if len(steps) < _FEW:
+        return
+    distance = np.diff(steps, append=last)
+    inner = distance[:-1]
+    if inner.max() <= _GAP * max(1, inner.min()) and distance[-1] <= _GAP * inner.max():
+        return  # logged evenly to the end, as most are
+    wide = np.flatnonzero(distance > _GAP * max(1.0, float(np.median(inner))))
+    found = 0
+    for at in wide.tolist():
+        if found < _MOST and _bad(values, at) and _go_on(one, others, at) >= _GAP:
+            found += 1
+            until = int(steps[at + 1]) if at + 1 < len(steps) else None
+            yield {"step": int(steps[at]), "value": float(values[at]), "until": until}
+
+
+def _bad(values: npt.NDArray[Any], at: int) -> bool:
+    value = abs(float(values[at]))
+    if not np.isfinite(value):
+        return True
+    before = np.abs(values[:at])
+    before = before[np.isfinite(before)]
+    return len(before) >= _FEW and bool(value > _EXPLODED * np.median(before))
+
+
+def _go_on(one: Series, others: Sequence[Series], at: int) -> int:
+    """Return in how many steps the most frequent other series is logged within a gap."""
+    start = one.steps[at]
+    stop = one.steps[at + 1] if at + 1 < len(one) else np.iinfo(np.int64).max
+    return max(
+        int(np.searchsorted(s.steps, stop, "left") - np.searchsorted(s.steps, start, "right"))
+        for s in others
+        if s is not one
+    )
+
+
+def _told(one: Series, gap: dict[str, Any]) -> str:
+    end = "to the end" if gap["until"] is None else f"until step {gap['until']}"
+    return (
+        f"{one.key} is not logged {end} after {gap['value']:.4g} at step {gap['step']}, while other "
+        "quantities go on: the logger may leave out what is not finite"
+    )
