@@ -174,3 +174,26 @@ def test_a_registered_reporter_takes_part(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert Reporter("shout").render(FULL) == "GRADIENTS EXPLODE."
     assert render_many([("a", FULL)], "shout") == "a\nGRADIENTS EXPLODE."
+
+
+@pytest.mark.parametrize("form", [ReportFormat.TEXT, ReportFormat.MARKDOWN])
+def test_what_the_source_says_is_told(form: ReportFormat) -> None:
+    log = (
+        b"step 1: loss 0.5\nstep 2: loss 0.4\nGradient overflow.  Skipping step\n"
+        b"Gradient overflow.  Skipping step, again\n"
+        b"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
+    )
+    text = Reporter(form).render(diagnose(log))
+    assert "The source says" in text
+    told = " ".join(text.split())
+    assert "skipped step at line 3, step 2 (2 of this kind): Gradient overflow." in told
+    assert "out of memory at line 5, step 2: torch.OutOfMemoryError" in told
+
+
+def test_a_source_that_says_nothing_has_no_section() -> None:
+    assert "The source says" not in Reporter("text").render(diagnose({"loss": [1.0, 2.0]}))
+
+
+def test_hidden_losses_are_told() -> None:
+    rows = [{"step": i, "loss": 0.0, "grad_norm": float("nan")} for i in range(5)]
+    assert "the logger hides losses" in " ".join(Reporter("text").render(diagnose(rows)).split())

@@ -122,6 +122,6 @@ def _go_on(one: Series, others: Sequence[Series], at: int) -> int:
 def _told(one: Series, gap: dict[str, Any]) -> str:
     end = "to the end" if gap["until"] is None else f"until step {gap['until']}"
     return (
-        f"{one.key} is not logged {end} after {gap['value']:.4g} at step {gap['step']}, while other "
-        "quantities go on: the logger may leave out what is not finite"
+        f"{one.key} is not logged {end} after {gap['value']:.4g} at step {gap['step']}, while "
+        "other quantities go on: the logger may leave out what is not finite"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ..core import AttributionHypothesis, BaseReporter, DebugReport, Finding, reporters, word
+from ._notes import notes_of
 from ._words import (
     against_of,
     by_story,
@@ -44,6 +45,8 @@ class MarkdownReporter(BaseReporter):
         lines = [f"## Diagnosis: {title}", "", escaped(report.summary, 1000), ""]
         lines += _findings(report)
         lines += _causes(report)
+        if notes := notes_of(report):
+            lines += ["### The source says", "", *(f"- {escaped(note)}" for note in notes), ""]
         lines += _not_checked(report)
         return "\n".join(lines).rstrip()
 

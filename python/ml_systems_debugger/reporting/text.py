@@ -21,6 +21,7 @@ from ..core import (
     reporters,
     word,
 )
+from ._notes import notes_of
 from ._words import (
     against_of,
     by_story,
@@ -112,6 +113,7 @@ def write_report(console: Console, report: DebugReport) -> None:
         console.print(Text(f" of {printable(story)}" if len(stories) > 1 and story else ""))
         for hypothesis in causes:
             _write_cause(console, hypothesis)
+    _write_notes(console, report)
     _write_failed(console, report)
     _write_unread(console, report)
     if report.skipped:
@@ -158,6 +160,15 @@ def _write_cause(console: Console, hypothesis: AttributionHypothesis) -> None:
         for text in texts:
             body = _wrapped(console, printable(text), 10, 2)
             console.print(Padding(Text(f"{mark} {body}", style), (0, 0, 0, 8)))
+
+
+def _write_notes(console: Console, report: DebugReport) -> None:
+    notes = notes_of(report)
+    if notes:
+        console.print()
+        console.print(Text("The source says", "bold"))
+        for note in notes:
+            _indented(console, _wrapped(console, note, 4, 2), 2)
 
 
 def _write_failed(console: Console, report: DebugReport) -> None:
