@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from ml_systems_debugger.cli import main
 from ml_systems_debugger.cli import scan as commands
 
 
@@ -115,46 +118,106 @@ def test_diff(sound: Path, tmp_path: Path) -> None:
     assert run("diff", sound, tmp_path / "missing").exit_code == 2
 
 
-def test_a_full_disk_keeps_the_old_output(sound: Path, tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
-    target = tmp_path / "report"
-    target.write_text("old")
-    target.chmod(0o400)
-    (tmp_path / "sub").mkdir()
-    result = run("scan", sound, "--output", tmp_path / "sub" / "no" / "report")
-    assert result.exit_code == 2
-    assert "cannot be written" in result.output
-
-
-def test_an_interrupt_ends_within_a_second_with_what_was_found(tmp_path: Path) -> None:
-    if not Path("/proc/self/io").exists():
-        pytest.skip("needs the counters in /proc")
-    path = tmp_path / "m.npy"
-    with path.open("wb") as out:
-        np.lib.format.write_array_header_1_0(
-            out, {"descr": "<f4", "fortran_order": False, "shape": (4_000_000_000,)}
-        )
-        out.truncate(out.tell() + 16_000_000_000)  # sparse: no disk is used
+def mlsd(*args: object, **more: Any) -> subprocess.Popen[bytes]:
     # A shell that starts CI in the background has it ignore SIGINT; children inherit that.
     command = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from ml_systems_debugger.cli.scan import scan; scan(sys.argv[1:])"
+        "from ml_systems_debugger.cli import main; main(sys.argv[1:])"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", command, str(path), "--format", "json", "--workers", "1"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ},
+    return subprocess.Popen(
+        [sys.executable, "-c", command, *map(str, args)],
+        stderr=subprocess.PIPE, **{"stdout": subprocess.PIPE, **more},
     )  # fmt: skip
+
+
+def test_a_full_disk_keeps_the_old_output(sound: Path, tmp_path: Path) -> None:
+    def small_files() -> None:  # as a full disk: writing past 16 bytes fails
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
+
+    target = tmp_path / "out" / "report"
+    target.parent.mkdir()
+    target.write_text("old")
+    process = mlsd("scan", sound, "--output", target, preexec_fn=small_files)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.decode() == f"Error: {target}: cannot be written: File too large\n"
+    assert target.read_text() == "old"
+    assert [p.name for p in target.parent.iterdir()] == ["report"]
+    missing = tmp_path / "no" / "report"
+    result = run("scan", sound, "--output", missing)
+    assert result.exit_code == 2
+    assert f"{missing}: cannot be written" in result.output
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_device_is_an_error_that_names_it(sound: Path) -> None:
+    result = run("scan", sound, "--output", "/dev/full")
+    assert result.exit_code == 2
+    assert "/dev/full: cannot be written: No space left" in result.output
+    with Path("/dev/full").open("wb") as full:
+        process = mlsd("scan", sound, stdout=full)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert b"standard output: cannot be written: No space left" in errors
+
+
+def test_a_reader_that_leaves_changes_no_verdict(broken: Path, sound: Path) -> None:
+    for path, code in ((broken, 1), (sound, 0)):
+        reading, writing = os.pipe()
+        os.close(reading)
+        process = mlsd("scan", path, "--format", "json", stdout=writing)
+        os.close(writing)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == code, errors
+        assert errors == b""
+
+
+def half_read(path: Path) -> Path:
+    """Write a safetensors file: a tensor with NaN, then one of 16 GB; sparse, no disk is used."""
+    sizes = {"first": 1000, "rest": 4_000_000_000}
+    header, at = {}, 0
+    for name, size in sizes.items():
+        header[name] = {"dtype": "F32", "shape": [size], "data_offsets": [at, at + 4 * size]}
+        at += 4 * size
+    text = json.dumps(header).encode()
+    with path.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        out.write(np.full(1000, np.nan, "<f4").tobytes())
+        out.truncate(8 + len(text) + at)
+    return path
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs the counters in /proc")
+def test_an_interrupt_ends_with_what_was_found_so_far(tmp_path: Path) -> None:
+    path = half_read(tmp_path / "m.safetensors")
+    process = mlsd("scan", path, "--format", "json", "--workers", "1", "--fail-on", "never")
     counters = Path(f"/proc/{process.pid}/io")
     while int(counters.read_text().split()[1]) < 300_000_000:  # until it is well under way
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=20)  # a second, and as much as CI may be late
     assert process.returncode == 3, errors
     report = json.loads(output)
     assert report["status"] == "incomplete"
     assert report["metadata"]["interrupted"]
+    assert [(f["code"], f["tensor"]) for f in report["findings"]] == [("nan", "first")]
+    first, rest = report["tensors"]
+    assert first["stats"]["nan"] == 1000
+    assert rest["stats"] is None
+
+
+def test_an_interrupt_outside_the_reading_is_no_verdict(
+    sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "rendered", interrupted)
+    result = CliRunner().invoke(main, ["scan", str(sound)])
+    assert result.exit_code == 3
+    assert "interrupted" in result.output
 
 
 def test_formats_of_code_hosts_and_ci(sound: Path, broken: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -34,6 +36,16 @@ class _Lazy(click.Group):
         module, _, attribute = place.partition(":")
         command: click.Command = getattr(import_module(f"{__name__}.{module}"), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an interrupt that it does not handle is no verdict."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            from ._output import EXIT_INCOMPLETE
+
+            click.echo("mlsd: interrupted, nothing was judged", err=True)
+            sys.exit(EXIT_INCOMPLETE)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

@@ -83,7 +83,7 @@ def report_of(
     except KeyboardInterrupt:  # before or after the reading itself
         return CheckpointReport(
             without_secrets(path),
-            unread=["interrupted before anything was read"],
+            unread=["interrupted before anything was judged"],
             metadata={"interrupted": True},
         )
     except MissingDependencyError as error:

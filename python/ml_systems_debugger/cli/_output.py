@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,10 +42,26 @@ def write_output(text: str, path: str | None) -> None:
     UsageFailure
         Where it cannot be written; an old file stays as it was.
     """
-    if path is None or path == "-":
+    name = "standard output" if path is None or path == "-" else path
+    try:
+        if path is None or path == "-":
+            _to_stdout(text)
+        else:
+            _to_file(text, Path(path))
+    except OSError as error:
+        raise UsageFailure(f"{name}: cannot be written: {error.strerror or error}") from error
+
+
+def _to_stdout(text: str) -> None:
+    try:
         click.echo(text)
-        return
-    target = Path(path)
+    except BrokenPipeError:
+        # Whoever reads has seen enough; the exit code still says the verdict. Nothing is left to
+        # be flushed into the broken pipe at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _to_file(text: str, target: Path) -> None:
     if target.exists() and not target.is_file():  # /dev/stdout, a pipe: nothing to replace
         target.write_text(text + "\n", encoding="utf-8")
         return
@@ -54,17 +71,18 @@ def write_output(text: str, path: str | None) -> None:
             "w", encoding="utf-8", dir=target.resolve().parent, prefix=f".{target.name}.",
             delete=False,
         ) as out:  # fmt: skip
-            temporary = out.name
-            out.write(text + "\n")
+            temporary = Path(out.name)
+            out.write(text)
+            out.write("\n")
             out.flush()
             os.fsync(out.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
-    except OSError as error:
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except BaseException:  # an interrupt too: nothing half written is left behind
         if temporary is not None:
             with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-        raise UsageFailure(f"{target}: cannot be written: {error.strerror or error}") from error
+                temporary.unlink()
+        raise
 
 
 def _umask() -> int:
