@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import json
 import textwrap
 from collections.abc import Callable
@@ -104,7 +105,7 @@ class Mlp(nn.Module):
 
     def __init__(self, sizes: list[int], activation: type[nn.Module], norm: bool = False) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(nn.LayerNorm(b) if norm else nn.Identity() for b in sizes[1:-1])
         self.acts = nn.ModuleList(activation() for _ in sizes[1:-1])
 

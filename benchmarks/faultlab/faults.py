@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-
 from trainer import Fault, Row, Run, make_optimizer
 
 Tensor = torch.Tensor

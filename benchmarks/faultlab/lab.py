@@ -61,9 +61,8 @@ def jobs(seeds: range, healthy: range) -> Iterator[Job]:
 
 def make_one(job: Job, out: Path) -> tuple[str, dict[str, Any]]:
     """Train one run and write its log; return its label."""
-    import torch
-
     import replicas
+    import torch
     from faults import MAKERS
     from healthy import CONTROLS
     from trainer import Run

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from families import Family
 from faults import Planted, Truth
-from ml_systems_debugger.kernels import digest
 from trainer import Row, make_optimizer, shape
+
+from ml_systems_debugger.kernels import digest
 
 REPLICAS = 4
 KINDS = ("missed_reduction", "flipped_bit", "other_start", "slow_worker", "lost_worker",

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-
 from families import Data, Family
+from torch import nn
 
 Tensor = torch.Tensor
 Row = dict[str, Any]
@@ -70,6 +68,7 @@ class Run:
     step: int = 0
     scale: float = 2.0**15
     good: int = 0
+    pace: float = 0.1  # seconds a step
     rows: list[Row] = field(default_factory=list)
     network: Any = None
     optimizer: Any = None
@@ -90,8 +89,8 @@ class Run:
         self._watch()
         order = np.arange(len(data.x))
         at = len(order)
-        for self.step in range(self.steps):
-            began = time.perf_counter()
+        for step in range(self.steps):
+            self.step = step
             self.optimizer.zero_grad() if self.zero_grad or self.step == 0 else None
             total = 0.0
             for _ in range(self.accumulate):
@@ -108,10 +107,10 @@ class Run:
                 loss = self.fault.loss(self, self.family.loss(out, y), out)
                 (loss / self.accumulate).backward()
                 total += float(loss.detach()) / self.accumulate
-            self._update(total, data, began)
+            self._update(total, data)
         return self.rows
 
-    def _update(self, loss: float, data: Data, began: float) -> None:
+    def _update(self, loss: float, data: Data) -> None:
         self.fault.gradients(self)
         row: Row = {"step": self.step, "loss": loss}
         weights = [(n, p) for n, p in self.network.named_parameters() if p.ndim >= 2]
@@ -151,7 +150,8 @@ class Run:
                 row[f"activation_std/{name}"] = std
         if self.step % 25 == 24:
             row.update(self._evaluate(data))
-        row["step_time"] = time.perf_counter() - began
+        # The laboratory's machine is shared: real times would hold faults that nobody planted.
+        row["step_time"] = float(self.pace * self.rng.lognormal(0, 0.05))
         self.rows.append(self.fault.row(self, row))
 
     def _step(self, norm: float) -> bool:
