@@ -86,6 +86,11 @@ DIALECTS: tuple[Dialect, ...] = (
         re.compile(r"\bstep=\d+, skipped=\d+, lr="),
         {"skipped": "skipped_steps_total", "mom": "momentum"},
     ),
+    Dialect(
+        "nanogpt",
+        re.compile(r"^\s*peak memory allocated: \d+ [KMGT]i?B\b"),
+        {"peak_memory_allocated": "max_memory_allocated", "reserved": "max_memory_reserved"},
+    ),
     Dialect("nanogpt", re.compile(r"\biter \d+: loss "), {"time": "step_time"}),
     Dialect(
         "torchtitan",
