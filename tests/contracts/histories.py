@@ -56,6 +56,13 @@ def healthy(seed: int, n: int = 400) -> SignalSet:
         found.append(series("param_digest", digests, kind=SeriesKind.DIGEST, replica_id=replica))
         pace = 0.1 * (1 + 0.05 * replica) * np.exp(rng.normal(0, 0.03, n))
         found.append(series("step_time", pace, replica_id=replica))
+        waited = 0.05 * np.exp(rng.normal(0, 0.3, n)) * pace
+        found.append(series("data_time", waited, replica_id=replica))
+    found += [
+        series("memory_allocated", 40 + rng.normal(0, 0.3, n)),
+        series("memory_reserved", np.full(n, 60.0)),
+        series("memory_total", np.full(n, 80.0)),
+    ]
     arrays = [rng.normal(size=8) for _ in range(12)]
     found.append(series("gradient", arrays, stride=30, kind=SeriesKind.ARRAY, layer="a.weight"))
     found += [
@@ -117,11 +124,17 @@ def _fade(values: Floats, rng: np.random.Generator) -> Floats:
     return values
 
 
+def _grow(values: Floats, rng: np.random.Generator) -> Floats:
+    at = int(rng.integers(len(values)))
+    values[at:] += 30.0 * np.arange(len(values) - at) / len(values)
+    return values
+
+
 FAULTS = {
     f"{name}:{change.__name__}": _change(name, change)
-    for name in ("loss", "grad_norm", "accuracy", "lr", "step_time")
+    for name in ("loss", "grad_norm", "accuracy", "lr", "step_time", "data_time")
     for change in (_nan, _sprinkled, _jump, _spikes, _flat, _fade)
-}
+} | {f"{name}:_grow": _change(name, _grow) for name in ("memory_allocated", "memory_reserved")}
 
 
 def odd_digest(run: SignalSet, rng: np.random.Generator) -> SignalSet:

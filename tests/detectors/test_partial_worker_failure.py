@@ -138,6 +138,16 @@ def test_what_is_so_on_all_replicas_is_no_matter_of_one() -> None:
     assert not DETECTOR.detect(job(change=flat)).detected
 
 
+def test_infinities_of_both_signs_are_only_not_finite() -> None:
+    def swinging(name: str, which: int, values: Any) -> Any:
+        if which == 1:
+            values[100::2], values[101::2] = np.inf, -np.inf
+        return values
+
+    (finding,) = DETECTOR.detect(job(change=swinging)).findings
+    assert (finding.replica_id, finding.evidence["rule"]) == (1, "non_finite")
+
+
 def test_values_of_few_digits_repeat_by_nature() -> None:
     for seed in range(5):
         run = job(8, 600, change=lambda _, __, values: np.round(values, 1), seed=seed)

@@ -122,6 +122,15 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "memory_allocated": ("gpu_memory_allocated", "memory_allocated_bytes"),
         "memory_reserved": ("gpu_memory_reserved", "memory_reserved_bytes"),
         "memory_total": ("gpu_memory_total",),
+        "max_memory_allocated": (
+            "peak_memory_allocated",
+            "peak_memory",
+            "memory_peak",
+            "gpu_memory_peak",
+        ),
+        "max_memory_reserved": ("peak_memory_reserved",),
+        "host_memory": ("cpu_memory", "host_memory_used", "cpu_memory_used", "process_rss", "rss"),
+        "host_memory_total": ("cpu_memory_total",),
         "allocation_failed": (),
     }
 )

@@ -6,9 +6,12 @@ from .divergent_training import DivergentTrainingDetector
 from .gradient_explosion import GradientExplosionDetector
 from .gradient_vanishing import GradientVanishingDetector
 from .inf_detection import InfDetectionDetector
+from .input_starvation import InputStarvationDetector
 from .label_leakage import LabelLeakageDetector
 from .loss_plateau import LossPlateauDetector
+from .memory_fragmentation import MemoryFragmentationDetector
 from .nan_detection import NaNDetectionDetector
+from .oom_precursor import OomPrecursorDetector
 from .partial_worker_failure import PartialWorkerFailureDetector
 from .straggler_effect import StragglerEffectDetector
 from .training_serving_skew import TrainingServingSkewDetector
@@ -20,9 +23,12 @@ __all__ = [
     "GradientExplosionDetector",
     "GradientVanishingDetector",
     "InfDetectionDetector",
+    "InputStarvationDetector",
     "LabelLeakageDetector",
     "LossPlateauDetector",
+    "MemoryFragmentationDetector",
     "NaNDetectionDetector",
+    "OomPrecursorDetector",
     "PartialWorkerFailureDetector",
     "StragglerEffectDetector",
     "TrainingServingSkewDetector",

@@ -93,7 +93,11 @@ def _line(state: FoldState, one: Series, column: int, rows: slice | npt.NDArray[
     zero = values == 0
     if zero.any():
         flags["zero"] = zero
-    if not np.isfinite(values.sum()):  # a sum may overflow: then it is looked at one by one
+    with np.errstate(
+        invalid="ignore", over="ignore"
+    ):  # a sum may overflow, or meet both infinities
+        finite = bool(np.isfinite(values.sum()))
+    if not finite:
         bad = ~np.isfinite(values)
         if bad.any():
             flags["non_finite"] = bad

@@ -1,0 +1,216 @@
+"""Memory that is reserved and not in use."""
+
+# ruff: noqa: ARG002 - the hooks of `TrailDetector` have the same arguments everywhere
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..core import (
+    Context,
+    Event,
+    FailureMode,
+    Finding,
+    FoldState,
+    Series,
+    SeriesKey,
+    Severity,
+    SignalSet,
+    check_count,
+    check_fraction,
+    detectors,
+)
+from ..kernels.trail import Field, settings
+from ._growth import growth_of
+from ._learning import Followed
+from ._memory_rules import FRAGMENTED
+from ._trail import Floats, Trail, Verdict, evidence
+from ._trail_detector import TrailDetector
+
+__all__ = ["MemoryFragmentationDetector"]
+
+_PAIRS = (("memory_reserved", "memory_allocated"), ("max_memory_reserved", "max_memory_allocated"))
+_IDLE = "reserved minus allocated"
+
+
+@detectors.register("memory_fragmentation")
+@dataclass(frozen=True)
+class MemoryFragmentationDetector(TrailDetector):
+    """Memory that the allocator holds and cannot use, growing.
+
+    What it detects
+    ---------------
+    A gap between reserved and allocated memory (per replica) that grows
+    steadily and still does, to at least `share` of what is reserved.
+
+    Why it matters
+    --------------
+    The caching allocator keeps blocks that no request fits any more. The device
+    fills while the model uses no more than before, steps slow down as it frees
+    and retries, and an allocation fails though much is free.
+
+    How it decides
+    --------------
+    On reserved minus allocated at the same step, of peaks where peaks are
+    logged too (a gap between two steps holds the activations, which is no loss,
+    and is steady). Growth is judged as for `oom_precursor`: a level that turns
+    into a slope, a rise of six times the noise, Sen's interval above zero, a last
+    third that still rises. The rise must be at least `growth` of what is
+    reserved. High where the gap is also at least twice `share` and, where the
+    total is known, nine tenths of it are reserved; else medium; low where the
+    allocated memory grows just as fast, which then is a leak.
+
+    Parameters
+    ----------
+    share : float
+        The gap over the reserved memory.
+    growth : float
+        Least rise of the gap over the reserved memory.
+    min_points : int
+        Values of a series below which nothing is judged.
+
+    Evidence
+    --------
+    ``rule`` (growth), ``series``, ``quantity``, ``slope`` (per step),
+    ``slope_low``, ``slope_high``, ``baseline``, ``last``, ``rise``, ``noise``,
+    ``reserved``, ``share``, ``total``, ``reserved_share``, ``allocated_rise``,
+    ``persistence_steps``, ``onset_step``, ``onset_low``, ``onset_high``.
+
+    Examples
+    --------
+    >>> from ml_systems_debugger.core import Signal
+    >>> signals = [Signal("memory_allocated", 20e9, step=i) for i in range(400)]
+    >>> signals += [Signal("memory_reserved", 24e9 + 4e7 * max(0, i - 100), step=i)
+    ...             for i in range(400)]
+    >>> found = MemoryFragmentationDetector().detect(signals)
+    >>> found.severity.value, round(found.evidence["share"], 2)
+    ('medium', 0.44)
+    """
+
+    failure_mode = FailureMode.MEMORY_FRAGMENTATION
+    required_signals = tuple(name for pair in _PAIRS for name in pair)
+    attribution_rules = FRAGMENTED
+
+    share: float = 0.25
+    growth: float = 0.05
+    min_points: int = 40
+
+    def __post_init__(self) -> None:
+        check_fraction(share=self.share, growth=self.growth)
+        check_count(20, min_points=self.min_points)
+
+    def update(self, state: FoldState, chunk: SignalSet) -> Sequence[Event]:
+        """Fold the gaps of a run of closed steps into `state`, in place; return what changed."""
+        gaps: list[Series] = []
+        for reserved, allocated in _PAIRS:
+            for one in chunk.select(reserved):
+                other = chunk.get(one.key._replace(name=allocated))
+                if other is not None:
+                    gaps.append(_gap(one, other))
+        kept = [one for one in chunk.series if self.settings_for(one.key) is not None]
+        return super().update(state, SignalSet([*kept, *(gap for gap in gaps if len(gap))]))
+
+    def settings_for(self, key: SeriesKey) -> Floats | None:
+        """Gaps; what is reserved, allocated and there at all as witnesses."""
+        if key.name.startswith(_IDLE):
+            return _FOLLOWED
+        known = key.name in self.required_signals or key.name == "memory_total"
+        return _WITNESS if known and key.kind == "scalar" else None
+
+    def enough(self, key: SeriesKey) -> int | None:
+        """Gaps are judged."""
+        return self.min_points if key.name.startswith(_IDLE) else None
+
+    def judge(self, key: SeriesKey, trail: Trail) -> Verdict | None:
+        """Judge one gap by itself: whether it grows."""
+        found = growth_of(trail)
+        if found is None or found.now <= 0:
+            return None
+        return Verdict(
+            Severity.MEDIUM,
+            0.6,
+            found.onset,
+            f"{key.name} grew from {found.level:.4g} to {found.now:.4g}",
+            evidence(
+                rule="growth",
+                quantity=key.name,
+                slope=found.slope,
+                slope_low=found.low,
+                slope_high=found.high,
+                baseline=found.level,
+                last=found.now,
+                rise=found.rise,
+                noise=found.noise,
+                persistence_steps=found.values,
+            ),
+        )
+
+    def weigh(
+        self, key: SeriesKey, verdict: Verdict, followed: Sequence[Followed], context: Context
+    ) -> Verdict | None:
+        """Set the gap against what is reserved, allocated and there."""
+        peaks = key.name.endswith("peaks")
+        if not peaks and any(_beside(key, other, f"{_IDLE}, peaks") for other, _ in followed):
+            return None
+        names = _PAIRS[1] if peaks else _PAIRS[0]
+        reserved, allocated = (
+            next(trail for other, trail in followed if _beside(key, other, name)) for name in names
+        )
+        facts, held = verdict.evidence, reserved.now
+        share = facts["last"] / held if held > 0 else 0.0
+        if share < self.share or facts["rise"] < self.growth * held:
+            return None
+        used = growth_of(allocated)
+        leak = used is not None and used.slope >= facts["slope"]
+        total = next(
+            (t[Field.MAX] for k, t in followed if _beside(key, k, "memory_total") and t.count), None
+        )
+        of_total = None if not total else held / total
+        high = share >= 2 * self.share and not leak and (of_total is None or of_total >= 0.9)
+        severity = Severity.LOW if leak else Severity.HIGH if high else Severity.MEDIUM
+        return replace(
+            verdict,
+            severity=severity,
+            confidence={Severity.HIGH: 0.9, Severity.MEDIUM: 0.7}.get(severity, 0.4),
+            message=f"{verdict.message}: {share:.0%} of what is reserved is not in use",
+            evidence={
+                **facts,
+                **evidence(
+                    reserved=held,
+                    share=share,
+                    total=total,
+                    reserved_share=of_total,
+                    allocated_rise=0.0 if used is None else used.rise,
+                ),
+            },
+        )
+
+    def settled(self, before: Finding, step: int) -> Finding | None:
+        """Return nothing: a gap that stopped growing is held memory and no more."""
+        return None
+
+
+def _gap(reserved: Series, allocated: Series) -> Series:
+    """Return reserved minus allocated at the steps where both are logged."""
+    name = _IDLE if reserved.key.name == "memory_reserved" else f"{_IDLE}, peaks"
+    key = reserved.key._replace(name=name)
+    if np.array_equal(reserved.steps, allocated.steps):
+        return Series(key, reserved.steps, reserved.values - allocated.values)
+    steps, mine, theirs = np.intersect1d(reserved.steps, allocated.steps, return_indices=True)
+    return Series(key, steps, reserved.values[mine] - allocated.values[theirs])
+
+
+def _beside(key: SeriesKey, other: SeriesKey, name: str) -> bool:
+    """Return whether `other` is the series `name` of the same place; a total may be the run's."""
+    if other.name != name or (other.run, other.segment) != (key.run, key.segment):
+        return False
+    return other.replica_id == key.replica_id or (
+        name == "memory_total" and other.replica_id is None
+    )
+
+
+_FOLLOWED = settings(floor=math.inf, always=True)
+_WITNESS = settings(floor=math.inf, rise=math.inf)
