@@ -87,7 +87,7 @@ class MemoryFragmentationDetector(TrailDetector):
     ...             for i in range(400)]
     >>> found = MemoryFragmentationDetector().detect(signals)
     >>> found.severity.value, round(found.evidence["share"], 2)
-    ('medium', 0.44)
+    ('medium', 0.45)
     """
 
     failure_mode = FailureMode.MEMORY_FRAGMENTATION
