@@ -245,14 +245,17 @@ struct Cusum {
 inline void fold_cusum(const double *x, const int64_t *steps, size_t n, int64_t series, double *row,
                        const CusumSettings &settings, double *statistic, const FoldSink *sink) {
   const Window window = {row + kCusumHeader, settings.window, settings.batch};
-  const Cusum cusum = {row, settings, window, series, sink};
-  row[kCusumVersion] = kCusumLayout;
+  double s[kCusumHeader];  // apart from the outputs, which might share memory with the row
+  __builtin_memcpy(s, row, sizeof s);
+  const Cusum cusum = {s, settings, window, series, sink};
+  s[kCusumVersion] = kCusumLayout;
   for (size_t i = 0; i < n; ++i) {
-    const double step = step_of(steps, i, row[kCusumSeen]);
-    row[kCusumSeen] += 1;
+    const double step = step_of(steps, i, s[kCusumSeen]);
+    s[kCusumSeen] += 1;
     const double found = finite(x[i]) ? cusum.fold(x[i], step) : kUnknown;
     if (statistic != nullptr) statistic[i] = found;
   }
+  __builtin_memcpy(row, s, sizeof s);
 }
 
 // ---- EWMA: weights (1 - alpha)^age, bias-corrected (West, CACM 22, 1979)

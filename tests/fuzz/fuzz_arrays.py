@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ml_systems_debugger import kernels
 from ml_systems_debugger.kernels.reference import arrays as twin
+from ml_systems_debugger.kernels.reference import distributions, windows
 
 MIN_NORMAL = {
     "float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126,
@@ -66,6 +67,36 @@ def check(x: npt.NDArray[Any], name: str) -> None:
     assert kernels.first_nonfinite(x) == twin.first_nonfinite(x), "first_nonfinite"
     assert tuple(kernels.count_nonfinite(x)) == twin.count_nonfinite(x), "count_nonfinite"
     assert kernels.digest(x) == got.digest == twin.digest(x), "digest"
+    assert kernels.has_nonfinite(x) == (want.nan + want.posinf + want.neginf > 0), "has_nonfinite"
+    norm = kernels.l2_norm(x)
+    if want.nan + want.posinf + want.neginf == 0:
+        assert close(norm, want.l2, 2e-6), "l2_norm"
+        assert close(kernels.max_norm(x), want.absmax if want.size else 0.0, 0.0), "max_norm"
+        assert close(kernels.global_norm([x, x, x]), 3**0.5 * norm, 1e-12), "global_norm"
+    else:
+        assert not math.isfinite(norm), "l2_norm"
+        assert not math.isfinite(kernels.global_norm([x, x])), "global_norm"
+
+
+def check_series(x: npt.NDArray[Any], rng: np.random.Generator) -> None:
+    """Bins and windows of the first of the same values."""
+    flat = x.reshape(-1)[:200]
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        values = flat.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    cuts = np.unique(rng.choice(finite, rng.integers(0, 12))) if len(finite) else finite
+    if len(cuts) > 1 and rng.random() < 0.5:
+        with np.errstate(all="ignore"):
+            cuts = np.unique(np.linspace(cuts[0], cuts[-1], int(rng.integers(2, 80))))
+        cuts = cuts[np.isfinite(cuts)]
+    counts = kernels.bin_counts(flat, cuts).tolist()
+    assert counts == distributions.bin_counts(values.tolist(), cuts.tolist()), "bin_counts"
+    window = int(rng.integers(1, 40))
+    small = np.where(np.abs(values) < 1e12, values, math.nan)
+    found = kernels.rolling(small, window, ("min", "max", "median"), min_count=1)
+    want = windows.rolling(small.tolist(), window, 1)
+    for name, series in found.items():
+        assert np.array_equal(series, np.array(want[name], np.float64), equal_nan=True), name
 
 
 def main() -> int:
@@ -80,6 +111,7 @@ def main() -> int:
             kernels.set_target(target)
             try:
                 check(x, name)
+                check_series(x, np.random.default_rng(seed))
             except AssertionError as error:
                 print(f"seed {seed}, target {target}, {name} {x.shape} {x.strides}: {error}")
                 return 1

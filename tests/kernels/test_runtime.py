@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,61 @@ def test_a_forked_child_does_not_hang() -> None:
         if child.is_alive():
             child.kill()
         assert child.exitcode == 0
+
+
+LOADER = """
+import torch
+from torch.utils.data import DataLoader
+from ml_systems_debugger import kernels
+
+class Squares(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+    def __getitem__(self, i):
+        x = torch.full((3 * kernels.BLOCK,), float(i))
+        return kernels.l2_norm(x), kernels.get_num_threads()
+
+torch.zeros(1 << 22).sum()  # the parent has run parallel regions of both
+kernels.l2_norm(torch.ones(8 * kernels.BLOCK))
+found = list(DataLoader(Squares(), num_workers=2, multiprocessing_context="fork", timeout=60))
+norms = [kernels.l2_norm(torch.full((3 * kernels.BLOCK,), float(i))) for i in range(4)]
+assert [float(norm) for norm, _ in found] == norms
+assert {int(threads) for _, threads in found} == {1}
+print("done")
+"""
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
+def test_workers_of_a_data_loader_do_not_hang() -> None:
+    done = python(LOADER)
+    assert done.stdout.strip() == "done", done.stderr
+
+
+JAX = """
+import jax.numpy as jnp
+from ml_systems_debugger import kernels
+from ml_systems_debugger.kernels._arrays import convert
+
+for name in ("float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "int32"):
+    x = jnp.array([[1.0, 2.0], [4.0, 8.0]]).astype(name)
+    raw, _ = convert(x, None)
+    assert raw.ctypes.data == x.unsafe_buffer_pointer(), f"{name} was copied"
+    assert kernels.l2_norm(x) == 85**0.5, name
+    assert kernels.tensor_stats(x).max == 8.0, name
+    assert kernels.digest(x) == kernels.digest(raw), name
+x = jnp.array([1.0, jnp.nan])
+assert kernels.first_nonfinite(x) == 1
+assert kernels.first_nonfinite(x.astype(jnp.bfloat16)) == 1
+assert kernels.global_norm([x[:1], jnp.zeros((0, 3)), jnp.ones(())]) == 2**0.5
+print("done")
+"""
+
+
+@pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")
+def test_jax_arrays_are_read_where_they_lie() -> None:
+    # In a process of its own: one that has JAX in it warns at every fork.
+    done = python(JAX, JAX_PLATFORMS="cpu", PYTHONWARNINGS="error")
+    assert done.stdout.strip() == "done", done.stderr
 
 
 def test_callers_in_many_threads_get_right_results() -> None:
