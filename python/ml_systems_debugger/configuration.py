@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .attribution.calibration import Calibration, load_calibration
 from .core import BaseDetector, ConfigurationError, FrozenDict, Severity, freeze
 from .core import detectors as registered
 
@@ -19,7 +20,7 @@ else:
 
 __all__ = ["Configuration"]
 
-_KEYS = ("fail_on", "context", "detectors")
+_KEYS = ("fail_on", "calibration", "context", "detectors")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Configuration:
     As TOML::
 
         fail_on = "medium"
+        calibration = "calibration.json"   # as `mlsd calibrate` wrote it
 
         [context]
         num_classes = 10
@@ -48,6 +50,8 @@ class Configuration:
         Facts of the run that are not in its signals.
     fail_on : Severity
         From which severity on the command fails.
+    calibration : Calibration, optional
+        Of the causes' confidences; in a file, the path of another, from there.
 
     Raises
     ------
@@ -58,6 +62,11 @@ class Configuration:
     parameters: FrozenDict = dataclasses.field(default_factory=FrozenDict)
     context: FrozenDict = dataclasses.field(default_factory=FrozenDict)
     fail_on: Severity = Severity.HIGH
+    calibration: Calibration | None = None
+
+    def uncalibrated(self) -> Configuration:
+        """Return the same without a calibration: the raw confidences."""
+        return dataclasses.replace(self, calibration=None)
 
     @classmethod
     def of(
@@ -69,16 +78,16 @@ class Configuration:
         if given is None:
             return cls()
         if isinstance(given, Mapping):
-            return cls._checked(given, "configuration")
+            return cls._checked(given, "configuration", Path())
         path = Path(given)
         try:
             data = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
-        return cls._checked(data, str(path))
+        return cls._checked(data, str(path), path.parent)
 
     @classmethod
-    def _checked(cls, data: Mapping[str, Any], where: str) -> Configuration:
+    def _checked(cls, data: Mapping[str, Any], where: str, folder: Path) -> Configuration:
         for key in data:
             if key not in _KEYS:
                 raise ConfigurationError(f"{where}: unknown key {key!r}; known: {', '.join(_KEYS)}")
@@ -92,7 +101,10 @@ class Configuration:
             raise ConfigurationError(
                 f"{where}: fail_on is one of {words}, got {data['fail_on']!r}"
             ) from None
-        config = cls(freeze(data.get("detectors")), freeze(data.get("context")), fail_on)
+        calibration = _calibration(data.get("calibration"), where, folder)
+        config = cls(
+            freeze(data.get("detectors")), freeze(data.get("context")), fail_on, calibration
+        )
         try:
             config.detectors()
         except ConfigurationError as error:
@@ -118,6 +130,21 @@ class Configuration:
             if enabled:
                 made.append(_made(name, cls, own))
         return made
+
+
+def _calibration(given: Any, where: str, folder: Path) -> Calibration | None:
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        return Calibration.from_dict(given)
+    if not isinstance(given, str):
+        raise ConfigurationError(f"{where}: calibration is the path of a file, got {given!r}")
+    try:
+        return load_calibration(folder / given)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{where}: calibration {given!r}: {error.strerror or error}"
+        ) from error
 
 
 def _made(name: str, cls: type[BaseDetector], given: dict[str, Any]) -> BaseDetector:

@@ -218,7 +218,9 @@ class MLSystemsDebugger:
             rules: dict[str, AttributionRule] = {}
             for one in self._detectors:
                 rules.update({rule.code: rule for rule in getattr(one, "attribution_rules", ())})
-            self._engine = AttributionEngine(extra_rules=rules.values())
+            self._engine = AttributionEngine(
+                extra_rules=rules.values(), calibrate=self.config.calibration
+            )
         return self._engine
 
 

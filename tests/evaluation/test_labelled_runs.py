@@ -7,6 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from ml_systems_debugger.cli import main
 from ml_systems_debugger.core import (
     ConfigurationError,
     DebugReport,
@@ -15,7 +16,6 @@ from ml_systems_debugger.core import (
     Severity,
 )
 from ml_systems_debugger.evaluation import Label, evaluate, judge, read_labels
-from ml_systems_debugger.evaluation.__main__ import main
 
 
 def report(*fired: tuple[str, str, int]) -> DebugReport:
@@ -120,16 +120,16 @@ def test_a_folder_is_evaluated(runs):
 
 
 def test_the_command_prints_a_table_and_json(runs):
-    shown = CliRunner().invoke(main, [str(runs)])
-    assert shown.exit_code == 0, shown.output
+    shown = CliRunner().invoke(main, ["evaluate", str(runs), "--at-least", "high"])
+    assert shown.exit_code == 3, shown.output  # a run without a file
     assert "diverged" in shown.output
     assert "no file: gone" in shown.output
-    told = CliRunner().invoke(main, [str(runs), "--format", "json"])
+    told = CliRunner().invoke(main, ["evaluate", str(runs), "--format", "json"])
     assert json.loads(told.output)["outcomes"]["healthy"]["right"] == 1
 
 
 def test_the_command_names_a_bad_labels_file(runs):
     bad = write(runs, {"good": {}})
-    shown = CliRunner().invoke(main, [str(runs), "--labels", str(bad)])
+    shown = CliRunner().invoke(main, ["evaluate", str(runs), "--labels", str(bad)])
     assert shown.exit_code == 2
     assert "'good' has no outcome" in shown.output

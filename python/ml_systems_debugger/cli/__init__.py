@@ -20,6 +20,9 @@ _COMMANDS = {
     "inspect": "scan:inspect",
     "skew": "skew:skew",
     "profile": "skew:profile",
+    "evaluate": "evaluate:evaluate_runs",
+    "calibrate": "evaluate:calibrate",
+    "feedback": "evaluate:feedback",
 }
 
 

@@ -2,65 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from types import MappingProxyType
 from typing import Any
 
-from ..core import ConfigurationError, DebugReport, Severity, failure_mode, word
+from ..core import DebugReport, Severity, word
 from ..debugger import MLSystemsDebugger
 from ._intervals import wilson
+from .labels import ACCEPTED_MODES, Label
 
-__all__ = [
-    "ACCEPTED_MODES",
-    "Evaluation",
-    "Judgement",
-    "Label",
-    "evaluate",
-    "judge",
-    "read_labels",
-]
-
-ACCEPTED_MODES: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "healthy": frozenset(),
-        "nonfinite": frozenset({"nan_detected", "inf_detected"}),
-        "diverged": frozenset({"divergent_training", "exploding_gradients"}),
-        "stuck": frozenset({"loss_plateau", "divergent_training"}),
-    }
-)
-"""Outcome -> the failure modes that are a right answer to it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What is known of one run.
-
-    Parameters
-    ----------
-    name : str
-        File name of the run without its suffixes.
-    outcome : str
-        ``healthy``, or what went wrong.
-    accepted : frozenset of str
-        Failure modes that are a right answer; empty for a healthy run.
-    onset_step : int, optional
-        Where it began, where that is known.
-    """
-
-    name: str
-    outcome: str
-    accepted: frozenset[str]
-    onset_step: int | None = None
-
-    @property
-    def healthy(self) -> bool:
-        """Whether nothing should be found."""
-        return not self.accepted
+__all__ = ["Evaluation", "Judgement", "evaluate", "judge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +33,12 @@ class Judgement:
         Of the accepted mode that fired; the earliest of the worst.
     message : str
         Of the detection that decides.
+    cause : str, optional
+        The likeliest one of the report.
+    confidence : float, optional
+        That it is given.
+    cause_right : bool, optional
+        Whether it is among the label's causes; None where either is not known.
     """
 
     label: Label
@@ -86,6 +46,9 @@ class Judgement:
     found: Mapping[str, str]
     onset_step: int | None = None
     message: str = ""
+    cause: str | None = None
+    confidence: float | None = None
+    cause_right: bool | None = None
 
     @property
     def onset_error(self) -> int | None:
@@ -124,7 +87,7 @@ class Evaluation:
         return tuple(j for j in self.judgements if j.label.healthy and not j.right)
 
     def summary(self, outcome: str) -> dict[str, Any]:
-        """Return counts for one outcome: runs, right, share with its 95 % interval, onset errors.
+        """Return counts for one outcome: runs, right, share with its interval, onsets, causes.
 
         ``share`` is the recall of a fault, and for healthy runs the part
         without an alarm.
@@ -133,6 +96,7 @@ class Evaluation:
         right = sum(j.right for j in here)
         errors = sorted(abs(j.onset_error) for j in here if j.onset_error is not None)
         low, high = wilson(right, len(here))
+        told = [j.cause_right for j in here if j.cause_right is not None]
         return {
             "runs": len(here),
             "right": right,
@@ -141,6 +105,8 @@ class Evaluation:
             "onsets": len(errors),
             "onset_error_median": median(errors) if errors else None,
             "onset_error_max": errors[-1] if errors else None,
+            "causes": len(told),
+            "causes_right": sum(told),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,6 +123,9 @@ class Evaluation:
                     "onset_step": j.onset_step,
                     "onset_error": j.onset_error,
                     "message": j.message,
+                    "cause": j.cause,
+                    "confidence": j.confidence,
+                    "cause_right": j.cause_right,
                 }
                 for j in self.judgements
             ],
@@ -164,58 +133,31 @@ class Evaluation:
         }
 
 
-def read_labels(path: str | os.PathLike[str]) -> tuple[Label, ...]:
-    """Read a JSON object of run names.
-
-    Each has ``outcome``, optionally ``onset_step``, and ``accepted`` (failure
-    modes) where the outcome is none of `ACCEPTED_MODES`.
-
-    Raises
-    ------
-    ConfigurationError
-        With the file, the run and the value, where it is not as said.
-    """
-    where = os.fspath(path)
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{where}: not valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigurationError(f"{where}: an object of run names is needed, got {type(data)}")
-    return tuple(_label(where, name, entry) for name, entry in data.items())
-
-
-def _label(where: str, name: str, entry: Any) -> Label:
-    if not isinstance(entry, dict) or not isinstance(entry.get("outcome"), str):
-        raise ConfigurationError(f"{where}: run {name!r} has no outcome, got {entry!r}")
-    outcome = entry["outcome"]
-    accepted = entry.get("accepted", ACCEPTED_MODES.get(outcome))
-    if not isinstance(accepted, (list, tuple, frozenset)):
-        known = ", ".join(ACCEPTED_MODES)
-        raise ConfigurationError(
-            f"{where}: run {name!r} has the outcome {outcome!r}, which is none of {known}: "
-            f"a list 'accepted' of failure modes is needed"
-        )
-    onset = entry.get("onset_step")
-    if onset is not None and (isinstance(onset, bool) or not isinstance(onset, int)):
-        raise ConfigurationError(f"{where}: run {name!r}: onset_step is an int, got {onset!r}")
-    return Label(name, outcome, frozenset(word(failure_mode(m)) for m in accepted), onset)
-
-
 def judge(report: DebugReport, label: Label, at_least: Severity = Severity.HIGH) -> Judgement:
     """Compare one report with what is known of its run."""
     fired = [d for d in report.failures if d.severity is not None]
     found = {word(d.failure_mode): str(d.severity) for d in fired}
     strong = [d for d in fired if d.severity is not None and d.severity >= at_least]
-    if label.healthy:
-        message = strong[0].message if strong else ""
-        return Judgement(label, not strong, found, None, message)
+    first = report.attributions[0] if report.attributions and strong else None
+    known: dict[str, Any] = {}
+    if first is not None:
+        # In a healthy run every cause that is named is a wrong one.
+        right = (
+            None if not label.causes and not label.healthy else word(first.cause) in label.causes
+        )
+        known = {"cause": word(first.cause), "confidence": first.confidence, "cause_right": right}
+    false = [d for d in strong if word(d.failure_mode) in label.dismissed]
     hits = [d for d in strong if word(d.failure_mode) in label.accepted]
+    if label.healthy or (false and not hits):
+        wrong = strong if label.healthy else false
+        message = wrong[0].message if wrong else ""
+        return Judgement(label, not wrong, found, None, message, **known)
     if not hits:
-        return Judgement(label, False, found, None, strong[0].message if strong else "")
-    known = [d for d in hits if d.onset_step is not None]
-    first = min(known, key=lambda d: d.onset_step or 0) if known else hits[0]
-    return Judgement(label, True, found, first.onset_step, first.message)
+        message = strong[0].message if strong else ""
+        return Judgement(label, False, found, None, message, **known)
+    dated = [d for d in hits if d.onset_step is not None]
+    earliest = min(dated, key=lambda d: d.onset_step or 0) if dated else hits[0]
+    return Judgement(label, True, found, earliest.onset_step, earliest.message, **known)
 
 
 def evaluate(
