@@ -71,6 +71,20 @@ def test_json_has_the_documented_shape(broken: Path) -> None:
     assert (finding["code"], finding["tensor"]) == ("nan", "w")
 
 
+def test_ranges_are_counted_where_they_are_asked_for(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32)
+    values[1, 2] = 1e6
+    np.savez(tmp_path / "m.npz", w=values)
+    done = run("scan", tmp_path / "m.npz", "--ranges", "--format", "json")
+    report = json.loads(done.output)
+    ranges = report["tensors"][0]["ranges"]
+    assert ranges["float16"]["overflow"] == 1
+    assert sum(ranges["exponents"]) == ranges["alive"] == 2000
+    assert [f["evidence"]["target"] for f in report["findings"] if f["code"] == "range"] == [
+        "float16", "float8_e4m3fn",
+    ]  # fmt: skip
+
+
 def test_several_checkpoints(sound: Path, broken: Path) -> None:
     both = json.loads(run("scan", sound, broken, "--format", "json").output)
     assert both["status"] == "findings"

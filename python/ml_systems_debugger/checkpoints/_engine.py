@@ -20,6 +20,7 @@ from ._changed import ChangedError
 from ._dead import MIN_LINES, UnitZeros, unit_zeros
 from ._digest import part_digest
 from ._plan import KERNEL_CODES, Group, Plan, Stretch, Unit, dtype_of, stretches
+from ._ranges import RangeCounts, has_ranges, range_counts
 from ._scales import scale_values
 from ._source import STRETCH, Folder
 from .dtypes import Dtype
@@ -51,6 +52,8 @@ class Measured:
         Values at the limit of a narrow type.
     zeros : dict
         By tensor, then number of the unit: see `UnitZeros`.
+    ranges : dict
+        By tensor, where they were asked for.
     errors : list of str
         What could not be read.
     changed : bool
@@ -63,6 +66,7 @@ class Measured:
     done: npt.NDArray[np.bool_]
     saturated: npt.NDArray[np.int64]
     zeros: dict[int, dict[int, UnitZeros]] = field(default_factory=dict)
+    ranges: dict[int, RangeCounts] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     changed: bool = False
     interrupted: bool = False
@@ -72,6 +76,11 @@ class Measured:
     def empty(cls, rows: int) -> Measured:
         """Return room for so many units, none of them read."""
         return cls(np.zeros(rows, ROW_DTYPE), np.zeros(rows, np.bool_), np.zeros(rows, np.int64))
+
+    def add_ranges(self, index: int, more: RangeCounts) -> None:
+        """Add a part of a tensor."""
+        known = self.ranges.get(index)
+        self.ranges[index] = more if known is None else known.add(more)
 
 
 def run_plan(
@@ -223,6 +232,10 @@ class _Run:
             begin, index = int(step.spans[at]["offset"]), int(step.tensors[at])
             part = raw[begin : begin + self.plan.tensors[index].nbytes]
             self.narrow(int(step.rows[at]), dtype_of(self.plan.tensors[index]), part, rows[at])
+        if self.plan.ranges:
+            for stats, span, which in zip(rows, step.spans, step.tensors.tolist(), strict=True):
+                part = raw[int(span["offset"]) :][: self.plan.tensors[which].nbytes]
+                self.exponents(which, part, stats)
         self.measured.done[step.rows] = True
 
     def unit(self, step: Unit, buffer: bytearray) -> None:
@@ -251,7 +264,17 @@ class _Run:
                 start = step.start // (dtype.bits // 8)
                 self.lines(step.tensor, number, start, raw, rows[0])
             self.narrow(step.row, dtype, raw, rows[0])
+        if self.plan.ranges:
+            self.exponents(step.tensor, raw, rows[0])
         self.measured.done[step.row] = True
+
+    def exponents(self, index: int, raw: npt.NDArray[np.uint8], stats: Any) -> None:
+        """Count where the magnitudes lie."""
+        dtype = dtype_of(self.plan.tensors[index])
+        if has_ranges(dtype):
+            found = range_counts(raw, dtype, stats)
+            with self.lock:
+                self.measured.add_ranges(index, found)
 
     def lines(
         self, index: int, number: int, start: int, raw: npt.NDArray[np.uint8], row: Any

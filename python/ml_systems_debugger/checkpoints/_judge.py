@@ -21,6 +21,7 @@ from ..core.shown import shown
 from ._dead import DeadLines, dead_lines
 from ._engine import Measured
 from ._families import families, is_optimizer_state
+from ._judge_ranges import range_findings
 from ._plan import Plan, dtype_of, per_type
 from .finding import CheckpointFinding
 from .table import TensorTable
@@ -52,6 +53,7 @@ def judge(plan: Plan, measured: Measured, table: TensorTable) -> list[Checkpoint
     found.extend(_lines(plan, measured, table))
     found.extend(_siblings(table, look))
     found.extend(_ranges(table, look))
+    found.extend(range_findings(table))
     found.extend(_duplicates(table))
     return found
 
@@ -236,7 +238,8 @@ def _ranges(table: TensorTable, look: npt.NDArray[np.bool_]) -> Iterator[Checkpo
         size = int(row["size"])
         if not size or is_optimizer_state(info.name):
             continue
-        if kind.bits in (16, 32) and kind.lanes == 1 and row["absmax"] > _FP16_MAX:
+        counted = index in table.ranges  # then the values themselves were counted
+        if kind.bits in (16, 32) and kind.lanes == 1 and row["absmax"] > _FP16_MAX and not counted:
             yield _of(
                 "range", Severity.LOW,
                 f"values up to {row['absmax']:.3g}, which float16 (up to 65504) cannot hold",

@@ -93,12 +93,15 @@ class Plan:
         `Unit`, `Group`, or a list of `Unit` that must be done in order.
     total_bytes : int
         Bytes that the work reads.
+    ranges : bool
+        Exponents are counted too.
     """
 
     tensors: Sequence[TensorInfo]
     first_row: npt.NDArray[np.int64]
     work: list[Any]
     total_bytes: int
+    ranges: bool = False
 
 
 def dtype_of(info: TensorInfo) -> Dtype:
@@ -106,7 +109,9 @@ def dtype_of(info: TensorInfo) -> Dtype:
     return DTYPES.get(info.dtype, OPAQUE)
 
 
-def make_plan(tensors: Sequence[TensorInfo], shard: tuple[int, int] = (1, 1)) -> Plan:
+def make_plan(
+    tensors: Sequence[TensorInfo], shard: tuple[int, int] = (1, 1), *, ranges: bool = False
+) -> Plan:
     """Return the work for `tensors`, or the part of it that shard I of N does.
 
     Parameters
@@ -114,6 +119,8 @@ def make_plan(tensors: Sequence[TensorInfo], shard: tuple[int, int] = (1, 1)) ->
     tensors : sequence of TensorInfo
     shard : (int, int)
         I from 1 to N, and N. Work is dealt out by bytes, in the order of the files.
+    ranges : bool
+        Whether exponents are counted too.
     """
     columns = _Columns.of(tensors)
     sizes, first_row = columns.sizes, np.zeros(len(tensors) + 1, np.int64)
@@ -152,7 +159,7 @@ def make_plan(tensors: Sequence[TensorInfo], shard: tuple[int, int] = (1, 1)) ->
         work.append(_group(tensors, pending, first_row, columns))
     if shard != (1, 1):
         work = _dealt(work, *shard)
-    return Plan(tensors, first_row, work, sum(_bytes(w) for w in work))
+    return Plan(tensors, first_row, work, sum(_bytes(w) for w in work), ranges)
 
 
 class _Columns(NamedTuple):

@@ -216,8 +216,9 @@ def _completed(results: list[dict[str, Any]], count: int) -> list[dict[str, Any]
     """Return the results with an empty one, marked as interrupted, for each share not done."""
     first = results[0]
     nothing = {
-        "which": "", "rows": "", "saturated": "", "zeros": [], "unread": [], "interrupted": True,
-        "changed": False, "seconds": 0.0, "files": [[n, s, 0] for n, s, _ in first["files"]],
+        "which": "", "rows": "", "saturated": "", "zeros": [], "ranges": [], "unread": [],
+        "interrupted": True, "changed": False, "seconds": 0.0,
+        "files": [[n, s, 0] for n, s, _ in first["files"]],
     }  # fmt: skip
     done = {r["shard"][0] for r in results}
     lacking = [n for n in range(1, count + 1) if n not in done]

@@ -77,6 +77,9 @@ class Options:
         Inflated bytes per stored byte of one member.
     follow_links : bool
         Let links lead out of the checkpoint's folder.
+    ranges : bool
+        Count the exponents of every value too, and what narrower types would lose: a pass of
+        its own over the data.
     access : str
         How local files are read: ``pread`` into small buffers; ``direct``, past the page cache;
         ``mmap``, without a copy, where a file that is cut meanwhile ends the process.
@@ -88,6 +91,7 @@ class Options:
     max_inflated_bytes: int = 1 << 36
     max_inflation: int = 200
     follow_links: bool = False
+    ranges: bool = False
     access: str = "pread"
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 

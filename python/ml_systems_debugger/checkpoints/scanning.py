@@ -69,7 +69,7 @@ def scan(
     reader = open_checkpoint(path, options)
     every = read_tensors(reader)
     tensors = chosen(every, include, exclude)
-    plan = make_plan(tensors)
+    plan = make_plan(tensors, ranges=reader.options.ranges)
     measured = measure(plan, reader, workers, progress, stop)
     changed = reader.folder.check_unchanged()
     unread = [*reader.unread, *measured.errors]

@@ -19,6 +19,7 @@ from ._dead import UnitZeros
 from ._engine import Measured
 from ._place import without_secrets
 from ._plan import Plan, make_plan
+from ._ranges import RangeCounts
 from .contract import Options, TensorInfo
 from .finding import CheckpointFinding
 from .opening import open_checkpoint, read_tensors
@@ -60,7 +61,7 @@ def scan_shard(
     reader = open_checkpoint(path, options)
     every = read_tensors(reader)
     tensors = chosen(every, include, exclude)
-    plan = make_plan(tensors, shard)
+    plan = make_plan(tensors, shard, ranges=reader.options.ranges)
     measured = measure(plan, reader, workers, progress, stop)
     which = np.flatnonzero(measured.done)
     changed = reader.folder.check_unchanged()
@@ -79,6 +80,7 @@ def scan_shard(
         "saturated": _packed(measured.saturated[which].astype("<i8")),
         "zeros": [[i, n, z.to_list()] for i, units in measured.zeros.items()
                   for n, z in units.items()],
+        "ranges": [[i, r.to_list()] for i, r in measured.ranges.items()],
         "findings": [_finding_terms(f) for f in reader.findings],
         "unread": [*reader.unread, *measured.errors, *changed],
         "metadata": to_jsonable(reader.metadata),
@@ -157,6 +159,10 @@ def _add(one: Mapping[str, Any], plan: Plan, measured: Measured) -> None:
         if not 0 <= index < len(plan.tensors):
             raise SchemaError("a shard's result is damaged", value=shown(one["path"]))
         measured.zeros.setdefault(int(index), {})[int(number)] = UnitZeros.from_list(zeros)
+    for index, terms in one.get("ranges", ()):
+        if not 0 <= index < len(plan.tensors):
+            raise SchemaError("a shard's result is damaged", value=shown(one["path"]))
+        measured.add_ranges(int(index), RangeCounts.from_list(terms))
 
 
 def _files(shards: Sequence[Mapping[str, Any]]) -> tuple[FileRecord, ...]:

@@ -16,6 +16,7 @@ from ..core.shown import shown
 from ..kernels import combine_rows
 from ._engine import Measured
 from ._plan import Plan, dtype_of, per_type
+from ._ranges import RangeCounts
 from .contract import TensorInfo
 
 __all__ = ["STATISTICS", "TensorRecord", "TensorTable"]
@@ -51,6 +52,8 @@ class TensorRecord:
         in the block whose scale it is.
     digest : str or None
         Of its bytes, 16 hexadecimal digits; None where not all was read.
+    ranges : RangeCounts or None
+        Exponents of its values, where they were asked for.
     """
 
     name: str
@@ -61,6 +64,7 @@ class TensorRecord:
     stats: Mapping[str, Any] | None = None
     first_nonfinite: tuple[int, ...] | None = None
     digest: str | None = None
+    ranges: RangeCounts | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return strict JSON terms."""
@@ -72,6 +76,7 @@ class TensorRecord:
             "stats": None if self.stats is None else to_jsonable(self.stats),
             "first_nonfinite": None if self.first_nonfinite is None else list(self.first_nonfinite),
             "digest": self.digest,
+            **({} if self.ranges is None else {"ranges": self.ranges.to_dict()}),
         }
 
 
@@ -82,9 +87,17 @@ class TensorTable(Sequence[TensorRecord]):
     ----------
     tensors : sequence of TensorInfo
     columns : structured array [tensors]
+    ranges : mapping
+        By tensor, where they were asked for.
     """
 
-    def __init__(self, tensors: Sequence[TensorInfo], columns: npt.NDArray[np.void]) -> None:
+    def __init__(
+        self,
+        tensors: Sequence[TensorInfo],
+        columns: npt.NDArray[np.void],
+        ranges: Mapping[int, RangeCounts] = MappingProxyType({}),
+    ) -> None:
+        self.ranges = ranges
         self.tensors = tensors
         self.columns = columns
         columns.setflags(write=False)
@@ -110,7 +123,7 @@ class TensorTable(Sequence[TensorRecord]):
             else:
                 _combined(out, index, measured.rows[rows])
             out["saturated"][index] = measured.saturated[rows].sum()
-        return cls(tensors, out)
+        return cls(tensors, out, measured.ranges)
 
     def record(self, index: int) -> TensorRecord:
         """Return the record of one tensor."""
@@ -122,7 +135,7 @@ class TensorTable(Sequence[TensorRecord]):
             stats = MappingProxyType({n: row[n].item() for n in STATISTICS})
         return TensorRecord(
             info.name, info.dtype, info.shape, info.file, info.nbytes, stats,
-            self.first_nonfinite(index), f"{int(row['digest']):016x}",
+            self.first_nonfinite(index), f"{int(row['digest']):016x}", self.ranges.get(index),
         )  # fmt: skip
 
     def first_nonfinite(self, index: int) -> tuple[int, ...] | None:

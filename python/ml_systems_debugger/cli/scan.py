@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -147,12 +148,18 @@ _WORKERS: _Decorator = click.option(
     "--shares", type=click.IntRange(1, 100_000), metavar="N",
     help="Shares that a cluster's engine cuts the scan into (default: one for each of its CPUs).",
 )  # fmt: skip
+@click.option(
+    "--ranges", is_flag=True,
+    help="Count the exponents of every value too, and what float16, bfloat16 and 8-bit floats "
+    "would lose: a pass of its own.",
+)  # fmt: skip
 @_options(_FAIL_ON, _WORKERS)
 def scan(
     paths: tuple[str, ...],
     shard: str | None,
     engine: str,
     shares: int | None,
+    ranges: bool,
     output_format: str,
     output: str | None,
     include: tuple[str, ...],
@@ -166,6 +173,7 @@ def scan(
     PATH is a file or a folder: safetensors, torch, torch.distributed, DeepSpeed,
     GGUF, npy or npz, found by content; or the URL of one (s3://, gs://, https://).
     """
+    options = dataclasses.replace(options, ranges=ranges)
     chosen: dict[str, Any] = {
         "include": include, "exclude": exclude, "workers": workers, "options": options
     }  # fmt: skip
