@@ -9,7 +9,7 @@ import pytest
 
 from ml_systems_debugger import kernels
 from ml_systems_debugger.checkpoints import Options, scan
-from ml_systems_debugger.core import MLSystemsDebuggerError, UnsupportedFormatError
+from ml_systems_debugger.core import MLSystemsDebuggerError, SchemaError, UnsupportedFormatError
 
 TYPES = ("f8", "f4", "f2", "c8", "c16", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?")
 
@@ -126,3 +126,20 @@ def test_truncated_and_trailing(tmp_path: Path) -> None:
     assert [f.code for f in short.findings if f.severity == "critical"] == ["truncated"]
     assert short.status.value == "incomplete"
     assert [f.code for f in long.findings] == ["trailing_bytes"]
+
+
+def test_what_numpy_refuses_is_refused(tmp_path: Path) -> None:
+    # Found by fuzzing: a blank that is none in ASCII, and a gap before a zip's end record.
+    np.save(tmp_path / "a.npy", np.ones((3, 4)))
+    data = bytearray((tmp_path / "a.npy").read_bytes())
+    data[data.index(b" \n")] = 0xA0
+    (tmp_path / "a.npy").write_bytes(data)
+    np.savez(tmp_path / "b.npz", w=np.ones(3))
+    archive = (tmp_path / "b.npz").read_bytes()
+    end = archive.rindex(b"PK\x05\x06")
+    (tmp_path / "b.npz").write_bytes(archive[:end] + bytes(16) + archive[end:])
+    for name in ("a.npy", "b.npz"):
+        with pytest.raises((ValueError, zipfile.BadZipFile)), np.load(tmp_path / name):
+            pass
+        with pytest.raises(SchemaError):
+            scan(tmp_path / name)

@@ -59,3 +59,17 @@ def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_other_content(data: Any) -> None:
     with pytest.raises(UnsupportedFormatError):
         ArrowIngestor().ingest(data)
+
+
+def test_a_footer_that_is_damaged_is_said(tmp_path: Path) -> None:
+    # Found by fuzzing: pyarrow raises an OSError of its own here.
+    path = tmp_path / "m.parquet"
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"step": [1, 2], "loss": [0.5, 0.2]}), path)
+    data = bytearray(path.read_bytes())
+    footer = int.from_bytes(data[-8:-4], "little")
+    data[-8 - footer : -8] = bytes(b ^ 0xFF for b in data[-8 - footer : -8])
+    path.write_bytes(data)
+    with pytest.raises(SchemaError, match="damaged"):
+        open_source(path)

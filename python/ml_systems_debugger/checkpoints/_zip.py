@@ -125,7 +125,8 @@ def _directory(source: Source, start: int, stop: int) -> tuple[int, int, int, in
             raise SchemaError("a broken zip64 end record", source=source.name, offset=record)
         end = record
     offset += start
-    if size > _MAX_DIRECTORY or offset < start or offset + size > end:
+    # A gap before the end record makes other readers look for the directory elsewhere.
+    if size > _MAX_DIRECTORY or offset < start or offset + size != end:
         raise SchemaError(
             f"a zip directory of {size} bytes does not fit", source=source.name, offset=offset
         )

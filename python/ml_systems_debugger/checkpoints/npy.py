@@ -81,7 +81,7 @@ def parse_npy(
     if len(text) > 65536 or text.count("(") > 1000:
         raise SchemaError("an npy header without measure", source=source, offset=offset)
     try:
-        fields = ast.literal_eval(text.strip())
+        fields = ast.literal_eval(text.strip(" \t\n"))
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise SchemaError(f"a broken npy header: {error}", source=source, offset=offset) from error
     wanted = {"descr", "fortran_order", "shape"}

@@ -92,5 +92,7 @@ def _read(data: Path | bytes, name: str, parquet: bool) -> Any:
         held = pa.memory_map(str(data)) if isinstance(data, Path) else pa.BufferReader(data)
         with held, pa.ipc.open_file(held) as file:
             return file.read_all()
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not the file's
+            raise
         raise SchemaError(f"a damaged file: {error}", source=name) from error
