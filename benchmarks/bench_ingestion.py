@@ -179,6 +179,41 @@ def event_accumulator(path: Path) -> Any:
     return found
 
 
+def tbparse_reader(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tbparse import SummaryReader
+
+        return SummaryReader(str(path)).scalars
+
+
+def whole_json(path: Path) -> Any:
+    with path.open() as file:
+        events = json.load(file)["traceEvents"]
+    return {e["name"]: e["dur"] for e in events if e["name"].startswith("ProfilerStep")}
+
+
+def write_trace(path: Path, n: int) -> None:
+    """Write a quarter of `n` events as the profiler does, one step in a thousand."""
+    n //= 4
+    event = (
+        '  {{\n    "ph": "X", "cat": "{}", "name": "{}", "pid": 1, "tid": 1,\n'
+        '    "ts": {}.125, "dur": {}.250,\n    "args": {{\n      "External id": {}, '
+        '"Record function id": 0, "Ev Idx": {}\n    }}\n  }}'
+    )
+    with path.open("w") as file:
+        file.write('{\n"schemaVersion": 1,\n"traceEvents": [\n')
+        for i in range(n):
+            kind = ("cpu_op", "aten::add")
+            if i % 1000 == 0:
+                kind = ("user_annotation", f"ProfilerStep#{i // 1000}")
+            elif i % 50 == 0:
+                kind = ("kernel", "ncclDevKernel_AllReduce_Sum_f32_RING_LL(x)")
+            file.write(event.format(*kind, i, 990 if i % 1000 == 0 else 3, i, i))
+            file.write(",\n" if i < n - 1 else "\n")
+        file.write('], "traceName": "x" }\n')
+
+
 SOURCES: dict[str, tuple[Callable[[Path, int], None], list[Case]]] = {
     "csv": (
         write_csv,
@@ -187,7 +222,11 @@ SOURCES: dict[str, tuple[Callable[[Path, int], None], list[Case]]] = {
     ),
     "jsonl": (write_jsonl, [("json, loops", plain_jsonl)]),
     "megatron": (write_megatron, [("split, loops", plain_megatron)]),
-    "tfevents": (write_events, [("EventAccumulator", event_accumulator)]),
+    "tfevents": (
+        write_events,
+        [("EventAccumulator", event_accumulator), ("tbparse", tbparse_reader)],
+    ),
+    "trace": (write_trace, [("json.load", whole_json)]),
     "wandb": (write_wandb, []),
 }  # fmt: skip
 
@@ -223,7 +262,7 @@ def main() -> None:
             write, peers = SOURCES[kind]
             path = Path(folder, f"run.{kind}")
             write(path, n)
-            rows = n // 10 if kind == "wandb" else n
+            rows = n // {"wandb": 10, "trace": 4}.get(kind, 1)
             label = f"{kind}, {rows:,} rows, {path.stat().st_size / 1e6:.0f} MB"
             for who, work in [("here", open_source), *peers]:
                 # A peer of half a minute is not run three times.
