@@ -228,7 +228,7 @@ class _Run:
             begin, index = int(span["offset"]), int(step.tensors[at])
             part = raw[begin : begin + self.plan.tensors[index].nbytes]
             self.lines(index, 0, 0, part, rows[at])
-        for at in np.flatnonzero((rows["max"] >= 240) | (rows["min"] <= -240)):
+        for at in np.flatnonzero((rows["max"] >= _LEAST_LIMIT) | (rows["min"] <= -_LEAST_LIMIT)):
             begin, index = int(step.spans[at]["offset"]), int(step.tensors[at])
             part = raw[begin : begin + self.plan.tensors[index].nbytes]
             self.narrow(int(step.rows[at]), dtype_of(self.plan.tensors[index]), part, rows[at])
@@ -253,6 +253,8 @@ class _Run:
         elif dtype.kernel is None:
             rows["digest"] = part_digest(raw, step.start)
             rows["count"] = step.nbytes
+            if dtype.maximum is not None:
+                self.measured.saturated[step.row] = _saturated_nibbles(raw)
         else:
             count = step.nbytes // (dtype.bits // 8 // dtype.lanes)
             span = np.zeros(1, SPAN_DTYPE)
@@ -300,9 +302,25 @@ class _Run:
         limit = dtype.maximum
         if limit is None or (stats["max"] < limit and stats["min"] > -limit):
             return
+        if not dtype.floating:
+            # Symmetric quantisation leaves -128 out: both ends count.
+            signed = raw.view(np.int8)
+            ends = np.count_nonzero(signed == 127) + np.count_nonzero(signed <= -127)
+            self.measured.saturated[row] = ends
+            return
         bits = raw.view(np.uint16 if dtype.bits == 16 else np.uint8)
         magnitude = bits & bits.dtype.type((1 << (dtype.bits - 1)) - 1)
         self.measured.saturated[row] = np.count_nonzero(magnitude == _LARGEST[dtype.name])
+
+
+_LEAST_LIMIT = 127  # of the narrow types that the kernels read
+_NIBBLES = np.array([(b & 7 == 7) + (b >> 4 & 7 == 7) for b in range(256)], np.uint8)
+
+
+def _saturated_nibbles(raw: npt.NDArray[np.uint8]) -> int:
+    """Count the 4-bit floats of two a byte that are at the largest, of either sign."""
+    counts = np.bincount(raw, minlength=256)
+    return int(counts @ _NIBBLES)
 
 
 _LARGEST = {"float16": 0x7BFF, "float8_e4m3fn": 0x7E, "float8_e5m2": 0x7B,

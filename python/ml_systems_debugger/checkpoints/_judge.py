@@ -22,6 +22,7 @@ from ._dead import DeadLines, dead_lines
 from ._engine import Measured
 from ._families import families, is_optimizer_state
 from ._judge_ranges import range_findings
+from ._never_trained import never_trained
 from ._plan import Plan, dtype_of, per_type
 from .finding import CheckpointFinding
 from .table import TensorTable
@@ -50,6 +51,7 @@ def judge(plan: Plan, measured: Measured, table: TensorTable) -> list[Checkpoint
     found.extend(_not_finite(table, look))
     found.extend(_zeros(table, look))
     found.extend(_constants(table, look))
+    found.extend(never_trained(table))
     found.extend(_lines(plan, measured, table))
     found.extend(_siblings(table, look))
     found.extend(_ranges(table, look))

@@ -180,7 +180,7 @@ class _Columns(NamedTuple):
         sizes = np.array([i.nbytes for i in tensors], np.int64)
         units = np.array(per_type(tensors, lambda k: k.unit_bytes), np.int64)
         bare = np.array([i.layout is None for i in tensors], np.bool_)
-        whole = np.array(per_type(tensors, lambda k: not k.quantised), np.bool_)
+        whole = np.array(per_type(tensors, _is_grouped), np.bool_)
         items = np.array(per_type(tensors, item_bytes), np.int64)
         return cls(
             sizes,
@@ -191,6 +191,12 @@ class _Columns(NamedTuple):
             np.array(per_type(tensors, lambda k: KERNEL_CODES[k.kernel or "uint8"]), np.int64),
             bare & whole & (sizes <= units) & (sizes // items <= BLOCK),
         )
+
+
+def _is_grouped(kind: Dtype) -> bool:
+    """Return whether small tensors of a type are measured by spans alone."""
+    opaque_with_limit = kind.kernel is None and kind.maximum is not None
+    return not kind.quantised and not opaque_with_limit
 
 
 def item_bytes(kind: Dtype) -> int:

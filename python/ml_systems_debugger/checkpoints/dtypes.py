@@ -106,16 +106,17 @@ def _plain() -> Iterator[Dtype]:
     yield Dtype("complex64", 64, "float32", lanes=2, floating=True)
     yield Dtype("complex128", 128, "float64", lanes=2, floating=True)
     for width in (8, 16, 32, 64):
-        yield Dtype(f"int{width}", width, f"int{width}")
+        limit = 127.0 if width == 8 else None
+        yield Dtype(f"int{width}", width, f"int{width}", maximum=limit)
         yield Dtype(f"uint{width}", width, f"uint{width}")
     yield Dtype("bool", 8, "uint8")
     # torch's quantised tensors: integers whose scale is kept beside them.
-    yield Dtype("qint8", 8, "int8")
+    yield Dtype("qint8", 8, "int8", maximum=127.0)
     yield Dtype("quint8", 8, "uint8")
     yield Dtype("qint32", 32, "int32")
     # Types below a byte: two e2m1 values, or 6-bit values packed; they hold no NaN and no Inf.
-    yield Dtype("float4_e2m1fn_x2", 8, None)
-    yield Dtype("float4_e2m1fn", 4, None)
+    yield Dtype("float4_e2m1fn_x2", 8, None, maximum=6.0)
+    yield Dtype("float4_e2m1fn", 4, None, maximum=6.0)
     yield Dtype("float6_e2m3fn", 6, None)
     yield Dtype("float6_e3m2fn", 6, None)
     yield Dtype("complex32", 32, "float16", lanes=2, floating=True)

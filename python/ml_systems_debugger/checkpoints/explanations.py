@@ -25,6 +25,9 @@ EXPLANATIONS: Mapping[str, str] = MappingProxyType(
         "whether every rank wrote its part.",
         "constant": "Rows that are all alike get the same gradient and stay alike. Initialise "
         "them at random; look whether a loader filled in what it did not find.",
+        "never_trained": "The optimizer's own state shows it: every gradient of the parameter was "
+        "zero. It is cut off from the loss (detached, masked, a branch not taken), or its unit is "
+        "dead. Where it is meant to rest, take it out of the optimizer.",
         "dead_rows": "Outputs that are always zero but for a bias. One such row is how embeddings "
         "pad; many of them are pruning, dead units, or a part that was never written.",
         "dead_columns": "Inputs that are ignored: pruned on purpose, or dead.",

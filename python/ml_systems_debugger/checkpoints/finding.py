@@ -19,6 +19,7 @@ CODES: Mapping[str, tuple[FailureMode, str]] = MappingProxyType(
         "scale_not_finite": (FailureMode.NAN_DETECTED, "scales of quantised blocks not finite"),
         "all_zero": (FailureMode.FROZEN_PARAMETERS, "nothing but zeros"),
         "constant": (FailureMode.FROZEN_PARAMETERS, "one value only"),
+        "never_trained": (FailureMode.FROZEN_PARAMETERS, "never got a gradient"),
         "dead_rows": (FailureMode.DEAD_UNITS, "rows of nothing but zeros"),
         "dead_columns": (FailureMode.DEAD_UNITS, "columns of nothing but zeros"),
         "outlier": (FailureMode.CORRUPT_CHECKPOINT, "far from its siblings in other layers"),

@@ -54,6 +54,8 @@ class TensorRecord:
         Of its bytes, 16 hexadecimal digits; None where not all was read.
     ranges : RangeCounts or None
         Exponents of its values, where they were asked for.
+    saturated : int or None
+        Values at the largest magnitude of their type; None but for types of 16 bits and less.
     """
 
     name: str
@@ -65,6 +67,7 @@ class TensorRecord:
     first_nonfinite: tuple[int, ...] | None = None
     digest: str | None = None
     ranges: RangeCounts | None = None
+    saturated: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return strict JSON terms."""
@@ -76,6 +79,7 @@ class TensorRecord:
             "stats": None if self.stats is None else to_jsonable(self.stats),
             "first_nonfinite": None if self.first_nonfinite is None else list(self.first_nonfinite),
             "digest": self.digest,
+            **({} if self.saturated is None else {"saturated": self.saturated}),
             **({} if self.ranges is None else {"ranges": self.ranges.to_dict()}),
         }
 
@@ -136,6 +140,7 @@ class TensorTable(Sequence[TensorRecord]):
         return TensorRecord(
             info.name, info.dtype, info.shape, info.file, info.nbytes, stats,
             self.first_nonfinite(index), f"{int(row['digest']):016x}", self.ranges.get(index),
+            int(row["saturated"]) if dtype_of(info).maximum is not None else None,
         )  # fmt: skip
 
     def first_nonfinite(self, index: int) -> tuple[int, ...] | None:

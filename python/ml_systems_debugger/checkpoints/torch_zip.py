@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import ClassVar
 
 from ..core import MLSystemsDebuggerError, SchemaError, UnsupportedFormatError
 from ..core.shown import shown
 from ._globals import judge_globals
+from ._layouts import Swapped
 from ._place import Place
+from ._strided import Strided
 from ._torch import TorchArchive, named_tensors, open_archive, tensor_of
 from ._zip import looks_like_zip
 from .contract import CheckpointFormat, TensorInfo, formats
@@ -65,6 +68,27 @@ def shared_storages(tensors: Sequence[TensorInfo]) -> list[CheckpointFinding]:
     return findings
 
 
+def expanded_views(tensors: Sequence[TensorInfo]) -> list[CheckpointFinding]:
+    """Find tensors that show one place of their memory several times: a stride of zero."""
+    findings = []
+    for info in tensors:
+        layout = info.layout.inner if isinstance(info.layout, Swapped) else info.layout
+        if not isinstance(layout, Strided):
+            continue
+        repeats = prod(
+            n for n, s in zip(layout.shape, layout.strides, strict=True) if n > 1 and not s
+        )
+        if repeats > 1:
+            findings.append(
+                CheckpointFinding.of(
+                    "expanded_view", "low",
+                    f"each value of its memory is shown {repeats} times (a stride of zero)",
+                    info.name, repeats=repeats, shape=list(info.shape),
+                )
+            )  # fmt: skip
+    return findings
+
+
 @formats.register("torch")
 class TorchFormat(CheckpointFormat):
     """A zip archive with one pickle and a member for each storage.
@@ -90,6 +114,7 @@ class TorchFormat(CheckpointFormat):
         self.findings.extend(judge_globals(archive.globals, self.path.name))
         found = list(archive_tensors(archive, "", self.unread))
         self.findings.extend(shared_storages(found))
+        self.findings.extend(expanded_views(found))
         code = sorted(n for n in archive.members if n.startswith(f"{archive.prefix}code/"))
         if code:
             self.metadata["torchscript"] = True
