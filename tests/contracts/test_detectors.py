@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from ml_systems_debugger import (
     Signal,
     SignalSet,
 )
-from ml_systems_debugger.core import detectors
+from ml_systems_debugger.core import detectors, fold_state
 
 BUILT_IN = dict(detectors.items())
 ALL = {**BUILT_IN, "loud_loss": LoudLossDetector}
@@ -94,6 +95,20 @@ def test_batch_equals_stream(cls: type[BaseDetector], run: SignalSet, at: list[i
     whole_events, whole = fold(detector, run, [])
     assert events == whole_events
     assert result.to_dict() == whole.to_dict() == detector.detect(run).to_dict()
+
+
+@built_in
+@settings(thorough, max_examples=6)
+@given(histories(), cuts())
+def test_batch_equals_stream_where_not_all_findings_are_kept(
+    cls: type[BaseDetector], run: SignalSet, at: list[int]
+) -> None:
+    detector = cls()
+    with patch.object(fold_state, "MAX_FINDINGS", 1):
+        events, result = fold(detector, run, at)
+        whole_events, whole = fold(detector, run, [])
+    assert events == whole_events
+    assert result.to_dict() == whole.to_dict()
 
 
 @each

@@ -230,9 +230,10 @@ class NonFiniteDetector(BaseDetector):
             finding = replace(finding, evidence={**finding.evidence, "from_the_start": False})
         finding = _counted(state, series.key, finding, count, decided)
         state["opened"][row] += 1
-        if state.open(decided, finding):
-            state.memory["row_of"][finding_id] = row
-            state.memory["open"][str(row)] = finding_id
+        # What is remembered must not depend on whether there is room to keep the finding.
+        state.open(decided, finding)
+        state.memory["row_of"][finding_id] = row
+        state.memory["open"][str(row)] = finding_id
 
     def _opened(
         self, key: SeriesKey, step: int, ring: npt.NDArray[np.float64], inside: dict[str, Any],
@@ -273,7 +274,7 @@ class NonFiniteDetector(BaseDetector):
         """Yield what ends a series that had too many short occurrences to keep each."""
         for row, key in enumerate(state.keys):
             if state["open"][row] and not state["good"][row]:
-                if str(row) in state.memory["open"]:
+                if state.memory["open"].get(str(row)) in state.findings:
                     continue
                 onset, last = int(state["onset"][row]), int(state["last_bad"][row])
                 name = f"{self.name}:{place(key)}:{onset}:last"
@@ -289,7 +290,9 @@ class NonFiniteDetector(BaseDetector):
     def _judged(self, state: FoldState, finding: Finding, key: SeriesKey, row: int) -> Finding:
         """Return the finding with the severity that its whole course deserves."""
         assert finding.onset_step is not None  # every occurrence has one  # noqa: S101
-        at = state.memory["open"].get(str(row), finding.finding_id)
+        at = state.memory["open"].get(str(row))
+        if at not in state.findings:  # only counted: this is what ends the series
+            at = finding.finding_id
         goes_on = bool(
             state["open"][row]
             and not state["good"][row]

@@ -128,16 +128,16 @@ class TrailDetector(BaseDetector):
             self._open(state, key, place, verdict, step)
             row[Field.WATCH] = 1
             return
-        before = state.findings[known]
+        before = state.findings.get(known)  # None where it is only counted
         if verdict is None:
             del state.memory["open"][place]
             row[Field.WATCH] = 0
-            settled = self.settled(before, step)
+            settled = None if before is None else self.settled(before, step)
             if settled is None:
                 state.retract(step, known)
             else:
                 state.close(step, settled)
-        elif verdict.severity > before.severity:
+        elif before is not None and verdict.severity > before.severity:
             state.replace(self._finding(key, _as_opened(verdict, before), known), step)
 
     def _open(
@@ -149,10 +149,9 @@ class TrailDetector(BaseDetector):
         finding = self._finding(key, verdict, finding_id)
         if finding_id in state.findings:
             state.replace(finding, step)
-        elif state.open(step, finding):
+        else:  # what is remembered must not depend on whether there is room to keep it
+            state.open(step, finding)
             state.memory["number"][place] = number + 1
-        else:
-            return
         state.memory["open"][place] = finding.finding_id
 
     def _continued(
@@ -230,6 +229,8 @@ class TrailDetector(BaseDetector):
         found = {i: f for i, f in state.findings.items() if i not in still_open}
         for key, trail in ready:
             known = open_ids.get(places[key])
+            if known is not None and known not in state.findings:
+                continue  # only counted
             verdict = self.judge(key, trail)
             weighed = None if verdict is None else self.weigh(key, verdict, followed, context)
             if weighed is None:
