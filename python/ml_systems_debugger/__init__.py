@@ -59,6 +59,7 @@ from .detectors import (
 )
 from .distributions import SkewReport, compare_distributions
 from .ingestion import LogIngestor, MetricIngestor, SchemaValidator
+from .monitoring import Monitor
 from .reporting import Reporter, ReportFormat
 from .signals import (
     DistributionSignalExtractor,
@@ -105,6 +106,7 @@ __all__ = [
     "MLSystemsDebuggerError",
     "MetricIngestor",
     "MissingDependencyError",
+    "Monitor",
     "NaNDetectionDetector",
     "NumericalSignalExtractor",
     "Outcome",

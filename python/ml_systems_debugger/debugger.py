@@ -130,6 +130,25 @@ class MLSystemsDebugger:
         signals = self._ingest(data)
         signals = self._extract(signals)
         detections, skipped = self._detect(signals, facts)
+        return self._reported(signals, detections, skipped, facts)
+
+    def conclude(
+        self, detections: Sequence[DetectionResult], context: Mapping[str, Any] | None = None
+    ) -> DebugReport:
+        """Return the report on detections that were made elsewhere, as by the live monitor."""
+        kept, skipped = list(detections), []
+        for result in [r for r in kept if r.outcome is Outcome.NOT_APPLICABLE]:
+            kept.remove(result)
+            skipped.append(SkippedDetector(result.detector_name, result.reason))
+        return self._reported(SignalSet(), kept, skipped, freeze(dict(context or {})))
+
+    def _reported(
+        self,
+        signals: SignalSet,
+        detections: Sequence[DetectionResult],
+        skipped: Sequence[SkippedDetector],
+        facts: FrozenDict,
+    ) -> DebugReport:
         attributions: Sequence[AttributionHypothesis] = ()
         history: dict[str, Any] = {}
         unread = list(signals.unread)

@@ -6,6 +6,7 @@ from .hf_trainer import HFTrainerIngestor
 from .logs import LogIngestor
 from .metrics import MetricIngestor
 from .mlflow import MLflowIngestor
+from .ring import RingIngestor
 from .schema import ColumnRule, SchemaValidator
 from .source import find_runs, open_source
 from .tensorboard import TensorBoardIngestor
@@ -20,6 +21,7 @@ __all__ = [
     "LogIngestor",
     "MLflowIngestor",
     "MetricIngestor",
+    "RingIngestor",
     "SchemaValidator",
     "TensorBoardIngestor",
     "TraceIngestor",

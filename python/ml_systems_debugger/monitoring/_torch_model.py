@@ -1,0 +1,91 @@
+"""A torch model and its optimizer, watched through the optimizer's own step hook."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ._measures import Gradients, MakeKey, Parameters
+from ._steps import StepBuffer
+
+if TYPE_CHECKING:
+    from .monitor import Monitor
+
+__all__ = ["TorchModel"]
+
+
+class TorchModel:
+    """Reads the gradients where the optimizer is about to use them.
+
+    They are measured within the hook: after it the loop may clear them.
+    """
+
+    def __init__(self, model: Any, optimizer: Any, monitor: Monitor, skip_nonfinite: bool) -> None:
+        self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._optimizer = optimizer
+        self._monitor = monitor
+        self._skip = skip_nonfinite
+        self._gradients, self._moved = Gradients(), Parameters()
+        self._measured = False
+        self._looks = 0
+        self._skipped = 0.0
+        self._names: list[str] = []
+        self._handles = []
+        if optimizer is not None:
+            self._handles.append(optimizer.register_step_pre_hook(self._before))
+
+    def _before(self, *_: Any) -> None:
+        monitor = self._monitor
+        began = time.perf_counter()
+        try:
+            self._measure()
+        except Exception as error:  # noqa: BLE001 - training is not to end for this
+            monitor._failed("measuring gradients", error)
+        monitor.cost += time.perf_counter() - began
+
+    def _measure(self) -> None:
+        names, gradients = [], []
+        for name, parameter in self._parameters:
+            gradient = parameter.grad
+            if gradient is not None and not gradient.is_sparse:
+                names.append(name)
+                gradients.append(gradient)
+        if names == self._names:
+            names = self._names  # the same object: nothing has to be compared again
+        self._names = names
+        bad = bool(names) and self._gradients.read(names, gradients)
+        self._measured = True
+        self._skipped = 0.0
+        if bad and self._skip:
+            self._skipped = 1.0
+            for _, parameter in self._parameters:
+                parameter.grad = None  # optimizers pass over parameters without a gradient
+
+    def put(self, buffer: StepBuffer, key: MakeKey) -> bool:
+        """Put what the hook measured; return whether anything was not finite."""
+        if not self._measured:
+            return False
+        self._measured = False
+        if not self._names:
+            return False
+        self._gradients.put(buffer, key)
+        if self._looks % self._monitor._update_every == 0:
+            names = [name for name, _ in self._parameters]
+            self._moved.measure(buffer, key, names, [p.detach() for _, p in self._parameters])
+        self._looks += 1
+        return self._gradients.bad
+
+    def metrics(self) -> dict[str, float]:
+        """Return the learning rate of the first group, and whether the step was left out."""
+        found = {}
+        if self._optimizer is not None and self._optimizer.param_groups:
+            found["lr"] = float(self._optimizer.param_groups[0]["lr"])
+        if self._skip:
+            found["skipped_step"] = self._skipped
+        return found
+
+    def detach(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()

@@ -1,0 +1,56 @@
+"""What happens when something is found."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+from ..core import ConfigurationError, Finding, Severity
+
+__all__ = ["ACTIONS", "Actions", "FaultFound"]
+
+ACTIONS = ("warn", "raise", "stop", "none")
+
+
+class FaultFound(RuntimeError):  # noqa: N818 - it is no error of the monitor
+    """Raised by the monitor where it was asked to; has the `findings`."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("; ".join(f.message for f in findings))
+
+
+class Actions:
+    """Hands findings out and does what was asked for the grave ones."""
+
+    def __init__(
+        self,
+        action: str,
+        at_least: Severity,
+        on_finding: Callable[[Finding], None] | None,
+        save: Callable[[], None] | None,
+    ) -> None:
+        if action not in ACTIONS:
+            raise ConfigurationError(f"action is one of {', '.join(ACTIONS)}, got {action!r}")
+        self.action, self.at_least = action, at_least
+        self.should_stop = False
+        self._on_finding, self._save = on_finding, save
+
+    def take(self, found: Sequence[Finding]) -> None:
+        """Call back, save, warn, stop or raise, in this order."""
+        if self._on_finding is not None:
+            for one in found:
+                self._on_finding(one)
+        grave = [one for one in found if one.severity >= self.at_least]
+        if not grave:
+            return
+        if self._save is not None:
+            save, self._save = self._save, None
+            save()
+        if self.action == "warn":
+            for one in grave:
+                warnings.warn(f"[{one.severity}] {one.message}", RuntimeWarning, stacklevel=4)
+        elif self.action == "stop":
+            self.should_stop = True
+        elif self.action == "raise":
+            raise FaultFound(grave)

@@ -1,0 +1,342 @@
+"""`Monitor`: watches a run step by step."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from ..configuration import Configuration
+from ..core import (
+    BaseDetector,
+    DebugReport,
+    DetectionResult,
+    Finding,
+    Outcome,
+    SeriesKey,
+    Severity,
+    SignalSet,
+    canonical,
+    check_count,
+    failure_mode,
+)
+from ..core.ring_file import RingFile
+from ..debugger import MLSystemsDebugger
+from ._judges import Judges, MonitorWarning
+from ._measures import Gradients, Parameters, arrays_of
+from ._steps import StepBuffer
+from ._watch import Watch
+from .actions import Actions, FaultFound
+
+__all__ = ["FaultFound", "Monitor", "MonitorWarning"]
+
+_ALERT_STEPS = 4  # between two looks while loss or gradients stand out
+
+
+class Monitor:
+    """Watches a run live: every step's loss, gradients and parameters, at a cost nobody notices.
+
+    Measuring is one native pass per step; values that are not finite are judged at
+    once, everything else by the same detectors that judge finished runs, every
+    `every` steps, and every four while the loss or the gradients stand out. What is
+    found is given back, and handed to `on_finding`.
+
+    With a torch model and optimizer it reads the gradients by itself, right
+    before the optimizer uses them::
+
+        monitor = Monitor(model, optimizer)
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss = criterion(model(x), y)
+            loss.backward()
+            optimizer.step()
+            monitor.step(loss=loss)
+
+    Parameters
+    ----------
+    model, optimizer : torch.nn.Module, torch.optim.Optimizer, optional
+    detectors : iterable of BaseDetector, optional
+        Default: all registered, as `config` sets them.
+    config : Configuration, mapping or path of a TOML file, optional
+    every : int
+        Steps between two looks of the detectors; a value that is not finite
+        brings one at once.
+    update_every : int
+        Steps between two measurements of how far the parameters moved.
+    on_finding : callable, optional
+        Gets every new `Finding`.
+    action : str
+        For findings from `at_least` on: ``warn``, ``raise`` (`FaultFound`),
+        ``stop`` (sets `should_stop`) or ``none``.
+    at_least : Severity or str
+    skip_nonfinite : bool
+        Leave out the optimizer's step where a gradient is not finite (torch).
+    save : callable, optional
+        Called once, at the first finding from `at_least` on, to save a checkpoint.
+    recorder : path, optional
+        Ring file with the last `slots` steps of everything measured; survives
+        the process. `mlsd diagnose FILE` reads it.
+    slots : int
+    replica_id : int or str, optional
+        Of this process in a job of several.
+    context : mapping, optional
+        Facts of the run, for detectors and attribution.
+    strict : bool
+        Let errors of the monitor itself end the training. Otherwise they are
+        warned of once and the check counts as not run.
+
+    Examples
+    --------
+    >>> monitor = Monitor(action="none")
+    >>> for step in range(200):
+    ...     found = monitor.observe(step, loss=1 / (step + 1) if step < 150 else float("nan"))
+    ...     if found:
+    ...         break
+    >>> found[0].failure_mode.value, found[0].onset_step, step
+    ('nan_detected', 150, 150)
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        optimizer: Any = None,
+        *,
+        detectors: Sequence[BaseDetector] | None = None,
+        config: Configuration | Mapping[str, Any] | str | None = None,
+        every: int = 16,
+        update_every: int = 10,
+        on_finding: Callable[[Finding], None] | None = None,
+        action: str = "warn",
+        at_least: Severity | str = Severity.HIGH,
+        skip_nonfinite: bool = False,
+        save: Callable[[], None] | None = None,
+        recorder: str | None = None,
+        slots: int = 256,
+        replica_id: int | str | None = None,
+        context: Mapping[str, Any] | None = None,
+        strict: bool = False,
+    ) -> None:
+        check_count(1, every=every, update_every=update_every)
+        self.config = Configuration.of(config)
+        self.context = {**self.config.context, **(context or {})}
+        self._debugger = MLSystemsDebugger(detectors, config=self.config)
+        self._judges = Judges(self._debugger.detectors, self.context, strict)
+        self._actions = Actions(action, Severity(at_least), on_finding, save)
+        self._strict = strict
+        self._replica = replica_id
+        self._every, self._update_every = every, update_every
+        self._buffer = StepBuffer(every)
+        self._names: dict[str, SeriesKey] = {}
+        self._last_step: int | None = None
+        self._segment = 0
+        self._notes: dict[str, str] = {}
+        self._ring: RingFile | None = None
+        self._ring_path, self._slots = recorder, slots
+        self._ring_names = 0
+        self._watch = Watch()
+        self._gradients = Gradients()
+        self._parameters = Parameters()
+        self.findings: list[Finding] = []
+        self.cost = 0.0
+        """Seconds that the monitor itself has taken."""
+        self._model: Any = None
+        if model is not None:
+            from ._torch_model import TorchModel
+
+            self._model = TorchModel(model, optimizer, self, skip_nonfinite)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether a finding asked for the run to end (``action="stop"``)."""
+        return self._actions.should_stop
+
+    def observe(
+        self,
+        step: int,
+        *,
+        loss: Any = None,
+        gradients: Any = None,
+        parameters: Any = None,
+        **metrics: Any,
+    ) -> list[Finding]:
+        """Take one step; return the findings that are new.
+
+        Parameters
+        ----------
+        step : int
+            Going back marks a restart.
+        loss : number or array of one
+        gradients, parameters : mapping of name to array, or sequence of arrays
+            As the kernels take them, without a copy.
+        metrics : numbers by name
+            Names are resolved as those of a log are: ``lr``, ``val_loss``, ...
+
+        Raises
+        ------
+        FaultFound
+            With ``action="raise"``, at a finding from `at_least` on.
+        """
+        began = time.perf_counter()
+        try:
+            found = self._observe(step, loss, gradients, parameters, metrics)
+        except Exception as error:  # noqa: BLE001 - training is not to end for this
+            found = []
+            self._failed("observing a step", error)
+        self.cost += time.perf_counter() - began
+        return self._told(found)
+
+    def step(self, loss: Any = None, **metrics: Any) -> list[Finding]:
+        """Take the next step of a watched torch model; return the findings that are new."""
+        step = 0 if self._last_step is None else self._last_step + 1
+        if self._model is not None:
+            metrics = {**self._model.metrics(), **metrics}
+        return self.observe(step, loss=loss, **metrics)
+
+    def report(self) -> DebugReport:
+        """Return a report of the run so far, with causes."""
+        self._told(self._judged())
+        results = self._judges.conclude()
+        results += [
+            DetectionResult(
+                failure_mode("mlsd:unspecified"), False, 0.0, detector_name=name,
+                outcome=Outcome.FAILED, reason=reason,
+            )
+            for name, reason in {**self._judges.failed, **self._notes}.items()
+        ]  # fmt: skip
+        return self._debugger.conclude(results, self.context)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return JSON terms of all that is remembered, to go into the training checkpoint."""
+        self._told(self._judged())
+        return {
+            "version": 1, "step": self._last_step, "segment": self._segment,
+            **self._judges.state_dict(),
+        }  # fmt: skip
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take what `state_dict` gave: the run goes on as if it had not been interrupted.
+
+        Raises
+        ------
+        ValueError
+            If it is damaged or of another version.
+        """
+        if saved.get("version") != 1:
+            raise ValueError(f"a monitor's state of version {saved.get('version')!r}, known is 1")
+        self._judges.load_state_dict(saved, self.context)
+        self._last_step, self._segment = saved["step"], saved["segment"]
+
+    def close(self) -> list[Finding]:
+        """Judge what is left, take the hooks off, let the ring file go; return what is new."""
+        found = self._told(self._judged())
+        if self._model is not None:
+            self._model.detach()
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+        return found
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _observe(
+        self, step: int, loss: Any, gradients: Any, parameters: Any, metrics: dict[str, Any]
+    ) -> list[Finding]:
+        found: list[Finding] = []
+        if self._last_step is not None and step <= self._last_step:
+            found = self._judged()  # a restart: what came before is closed
+            self._segment += 1
+            self._names.clear()
+            self._buffer = StepBuffer(self._every)
+            self._ring_names = 0
+        self._last_step = step
+        buffer = self._buffer
+        buffer.begin(step)
+        bad = False
+        if loss is not None:
+            bad |= self._put("loss", loss)
+        for name, value in metrics.items():
+            if value is not None:
+                bad |= self._put(name, value)
+        if gradients is not None:
+            bad |= self._gradients.read(*arrays_of(gradients))
+            self._gradients.put(buffer, self._key)
+        elif self._model is not None:
+            bad |= self._model.put(buffer, self._key)
+        if parameters is not None and step % self._update_every == 0:
+            self._parameters.measure(buffer, self._key, *arrays_of(parameters))
+        self._record(step)
+        alert = self._watch.alert(buffer)
+        if bad or buffer.full or (alert and len(buffer.steps) % _ALERT_STEPS == 0):
+            found += self._judged()
+        return found
+
+    def _put(self, name: str, value: Any) -> bool:
+        number = float(value.detach() if hasattr(value, "detach") else value)
+        key = self._names.get(name)
+        if key is None:
+            quantity = canonical(name)
+            key = self._names[name] = SeriesKey(
+                quantity.name, quantity.split, quantity.layer, self._replica, None, self._segment
+            )
+        self._buffer.put(key, number)
+        return number - number != 0.0  # NaN or infinite
+
+    def _key(self, name: str, layer: str | None) -> SeriesKey:
+        return SeriesKey(name, None, layer, self._replica, None, self._segment)
+
+    def _judged(self) -> list[Finding]:
+        if not self._buffer.steps:
+            return []
+        return self._judges.update(self._buffer.drain())
+
+    def _told(self, found: list[Finding]) -> list[Finding]:
+        """Hand out findings; the first thing done with them, before anything else is written."""
+        self.findings += found
+        self._actions.take(found)
+        return found
+
+    def _record(self, step: int) -> None:
+        if self._ring_path is None:
+            return
+        try:
+            if self._ring is None:
+                most = max(64, 2 * len(self._buffer.keys))
+                self._ring = RingFile(self._ring_path, self._slots, most)
+            keys = self._buffer.keys[: self._ring.columns]
+            if len(keys) > self._ring_names:
+                self._ring.names(keys)
+                self._ring_names = len(keys)
+            columns, values = self._buffer.last()
+            use = columns < len(keys)
+            self._ring.write(step, columns[use], values[use])
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._ring_path = None
+            self._failed("the flight recorder", error)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        """Say once what did not work; it counts as a check that did not run."""
+        if self._strict:
+            raise error
+        if what not in self._notes:
+            self._notes[what] = f"{type(error).__name__}: {error}"
+            warnings.warn(f"{what} failed and is left out: {self._notes[what]}", MonitorWarning,
+                          stacklevel=4)  # fmt: skip
+
+    def signals(self) -> SignalSet:
+        """Return what the ring file holds, where there is one: the last steps."""
+        from ..core.ring_file import read_ring
+
+        if self._ring is None:
+            return SignalSet()
+        return read_ring(self._ring.path.read_bytes(), str(self._ring.path))

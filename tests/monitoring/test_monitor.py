@@ -1,0 +1,187 @@
+"""The monitor without a framework: findings in time, restarts, states, errors, actions."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ml_systems_debugger import (
+    BaseDetector,
+    ConfigurationError,
+    FailureMode,
+    Finding,
+    Outcome,
+    Severity,
+    Status,
+)
+from ml_systems_debugger.core import DetectionResult
+from ml_systems_debugger.monitoring import FaultFound, Monitor, MonitorWarning
+
+
+def losses(seed: int, n: int = 400) -> Any:
+    rng = np.random.default_rng(seed)
+    return 2 * np.exp(-np.arange(n) / 60) + 0.4 + rng.normal(0, 0.02, n)
+
+
+def gradients(rng: Any, scale: float = 1.0) -> dict[str, Any]:
+    return {
+        f"layer.{k}": (scale * rng.normal(0, 0.01, (8, 8))).astype(np.float32) for k in range(5)
+    }
+
+
+def watched(monitor: Monitor, n: int = 200, bad: int | None = None) -> list[tuple[int, Finding]]:
+    rng = np.random.default_rng(0)
+    found = []
+    for step, loss in enumerate(losses(1, n)):
+        held = gradients(rng)
+        if bad is not None and step >= bad:
+            held["layer.2"][3, 3] = np.inf
+        new = monitor.observe(step, loss=loss, gradients=held, lr=1e-3)
+        found += [(step, one) for one in new]
+    found += [(n, one) for one in monitor.close()]
+    return found
+
+
+def test_a_bad_gradient_is_told_in_its_own_step_with_its_layer() -> None:
+    found = watched(Monitor(action="none"), bad=120)
+    first = [one for step, one in found if step == 120]
+    assert {one.failure_mode for one in first} == {FailureMode.INF_DETECTED}
+    assert "layer.2" in {one.layer for one in first}
+    assert all(one.onset_step == 120 for one in first)
+
+
+def test_a_healthy_run_is_silent() -> None:
+    assert watched(Monitor(action="none")) == []
+
+
+def test_a_jump_is_told_within_twenty_steps() -> None:
+    monitor, rng = Monitor(action="none"), np.random.default_rng(2)
+    told = None
+    for step, loss in enumerate(losses(3)):
+        blown = step >= 250
+        found = monitor.observe(
+            step, loss=loss * (50 if blown else 1), gradients=gradients(rng, 100 if blown else 1)
+        )
+        if found and told is None:
+            told = step
+    assert told is not None
+    assert 250 <= told <= 270
+
+
+def test_the_report_tells_causes() -> None:
+    monitor = Monitor(action="none")
+    watched(monitor, bad=120)
+    report = monitor.report()
+    assert report.status is Status.FAILURES
+    assert report.attributions
+    json.loads(report.to_json())
+
+
+def test_a_state_saved_in_the_middle_goes_on_without_an_alarm() -> None:
+    first, whole = Monitor(action="none"), Monitor(action="none")
+    values = losses(4)
+    for step in range(200):
+        first.observe(step, loss=values[step])
+    saved = json.loads(json.dumps(first.state_dict()))
+    second = Monitor(action="none")
+    second.load_state_dict(saved)
+    values[300:] = np.nan
+    for step in range(200, 400):
+        second.observe(step, loss=values[step])
+    for step in range(400):
+        whole.observe(step, loss=values[step])
+    assert [f.to_dict() for f in first.findings + second.findings] == [
+        f.to_dict() for f in whole.findings
+    ]
+    with pytest.raises(ValueError, match="version 7"):
+        second.load_state_dict({"version": 7})
+
+
+def test_going_back_is_a_restart_and_no_fault() -> None:
+    monitor, values = Monitor(action="none"), losses(5)
+    for step in [*range(150), *range(100, 300)]:
+        monitor.observe(step, loss=values[step])
+    assert monitor.close() == []
+    assert monitor.findings == []
+
+
+def steady(monitor: Monitor, start: int, stop: int, bad: int | None = None) -> None:
+    for step in range(start, stop):
+        monitor.observe(step, loss=1.0 if bad is None or step < bad else float("nan"))
+
+
+@dataclass(frozen=True)
+class Broken(BaseDetector):
+    """Raises at its second look."""
+
+    failure_mode = FailureMode.LOSS_SPIKE
+    required_signals = ("loss",)
+
+    def detect(self, signals: Any, context: Any = None) -> DetectionResult:
+        return DetectionResult(self.failure_mode, False, 0.0, detector_name=self.name)
+
+    def update(self, state: Any, chunk: Any) -> Any:
+        raise RuntimeError("no such luck")
+
+    def conclude(self, state: Any) -> DetectionResult:
+        return self.detect([])
+
+
+def test_a_check_that_fails_is_said_once_and_ends_nothing() -> None:
+    monitor = Monitor(detectors=[Broken()], action="none")
+    with pytest.warns(MonitorWarning, match="broken failed.*no such luck"):
+        steady(monitor, 0, 40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        steady(monitor, 40, 80)
+    report = monitor.report()
+    assert [d.outcome for d in report.failed_checks] == [Outcome.FAILED]
+    assert report.status is Status.INCOMPLETE
+    strict = Monitor(detectors=[Broken()], action="none", strict=True)
+    with pytest.raises(RuntimeError, match="no such luck"):
+        steady(strict, 0, 40)
+
+
+def test_what_cannot_be_measured_is_said_once_and_ends_nothing() -> None:
+    monitor = Monitor(action="none")
+    with pytest.warns(MonitorWarning, match="observing a step failed"):
+        monitor.observe(0, loss="much")
+    assert monitor.observe(1, loss=0.5) == []
+    with pytest.raises(ValueError, match="much"):
+        Monitor(action="none", strict=True).observe(0, loss="much")
+
+
+def test_actions() -> None:
+    called: list[Finding] = []
+    saved: list[int] = []
+    monitor = Monitor(action="raise", on_finding=called.append, save=lambda: saved.append(1))
+    with pytest.raises(FaultFound, match="loss is NaN") as raised:
+        steady(monitor, 0, 60, bad=50)
+    assert raised.value.findings[0].onset_step == 50
+    assert len(saved) == 1
+    assert called
+    monitor = Monitor(action="stop", at_least="low")
+    monitor.observe(0, loss=float("nan"))
+    assert monitor.should_stop
+    monitor = Monitor(action="warn", at_least=Severity.LOW)
+    with pytest.warns(RuntimeWarning, match=r"\[\w+\] loss is NaN"):
+        monitor.observe(0, loss=float("nan"))
+    with pytest.raises(ConfigurationError, match="action is one of"):
+        Monitor(action="shout")
+
+
+def test_parameters_that_stand_still_are_measured() -> None:
+    monitor, rng = Monitor(action="none", every=400, update_every=5), np.random.default_rng(0)
+    held = {"a": rng.normal(size=(100, 100)), "b": rng.normal(size=50)}
+    for step in range(30):
+        held["a"] = held["a"] * 1.001
+        monitor.observe(step, loss=1.0, parameters=held)
+    run = monitor._buffer.drain()
+    moved = {s.key.layer: s.values for s in run.select("update_ratio")}
+    assert moved["a"] == pytest.approx(1.001**5 - 1, rel=1e-6)
+    assert (moved["b"] == 0).all()

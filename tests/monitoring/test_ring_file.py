@@ -1,0 +1,143 @@
+"""The ring file: the last steps survive whatever ends the process."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml_systems_debugger import SchemaError, SeriesKey, diagnose
+from ml_systems_debugger.core.ring_file import RingFile, read_ring
+from ml_systems_debugger.ingestion import open_source
+from ml_systems_debugger.monitoring import Monitor, MonitorWarning
+
+
+def test_the_last_steps_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "run.ring"
+    monitor = Monitor(action="none", recorder=str(path), slots=32)
+    for step in range(100):
+        extra = {"val_loss": step / 7} if step % 10 == 0 else {}
+        monitor.observe(step, loss=1 / (step + 1), **extra)
+    run = open_source(path)
+    loss = next(s for s in run.select("loss") if s.key.split is None)
+    assert loss.steps.tolist() == list(range(68, 100))
+    assert loss.values.tolist() == [1 / (s + 1) for s in range(68, 100)]
+    held_out = next(s for s in run.select("loss") if s.key.split is not None)
+    assert held_out.steps.tolist() == [70, 80, 90]
+    assert diagnose(path).metadata["format"] == "ring"
+
+
+def test_nan_is_a_value_and_absence_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "run.ring"
+    ring = RingFile(path, 4, 2)
+    ring.names([SeriesKey("a"), SeriesKey("b")])
+    ring.write(5, np.array([0]), np.array([np.nan]))
+    ring.write(6, np.array([0, 1]), np.array([-np.inf, 2.0]))
+    run = read_ring(path.read_bytes(), "x")
+    a, b = run.series
+    assert a.steps.tolist() == [5, 6]
+    assert np.isnan(a.values[0])
+    assert a.values[1] == -np.inf
+    assert b.steps.tolist() == [6]
+
+
+def test_a_restart_within_the_ring_is_a_segment(tmp_path: Path) -> None:
+    ring = RingFile(tmp_path / "r", 8, 1)
+    ring.names([SeriesKey("loss")])
+    for step in (4, 5, 6, 3, 4):
+        ring.write(step, np.array([0]), np.array([float(step)]))
+    found = read_ring((tmp_path / "r").read_bytes(), "r").series
+    assert [(s.key.segment, s.steps.tolist()) for s in found] == [(0, [4, 5, 6]), (1, [3, 4])]
+
+
+PROGRAM = """
+import sys
+from ml_systems_debugger.monitoring import Monitor
+monitor = Monitor(action="none", recorder=sys.argv[1], slots=64)
+step = 0
+print("ready", flush=True)
+while True:
+    monitor.observe(step, loss=float(step), lr=1.0 / (step + 1), grad_norm=2.0 * step)
+    with open(sys.argv[2], "w") as file:
+        file.write(str(step))
+    step += 1
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_killed_process_leaves_whole_steps(tmp_path: Path, seed: int) -> None:
+    """A slice of the campaign in benchmarks/kill_recorder.py."""
+    path, seen = tmp_path / "run.ring", tmp_path / "step"
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(path), str(seen)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.05 + random.Random(seed).random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = int(seen.read_text() or 0)
+    run = open_source(path)
+    assert run.unread == ()
+    loss = next(iter(run.select("loss")))
+    assert loss.steps[-1] >= last
+    assert loss.values.tolist() == loss.steps.tolist()
+    assert np.diff(loss.steps).max(initial=1) == 1
+
+
+def test_damage_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "run.ring"
+    ring = RingFile(path, 4, 2)
+    ring.names([SeriesKey("a")])
+    ring.write(1, np.array([0]), np.array([1.0]))
+    whole = path.read_bytes()
+    with pytest.raises(SchemaError, match="announced"):
+        read_ring(whole[:-1], "r")
+    with pytest.raises(SchemaError, match="no whole list of names"):
+        read_ring(whole[:64] + bytes(len(whole) - 64), "r")
+    with pytest.raises(SchemaError, match="version 9"):
+        read_ring(whole[:8] + b"\x09\0\0\0" + whole[12:], "r")
+    with pytest.raises(SchemaError, match="not a ring file"):
+        read_ring(b"other", "r")
+
+
+def test_mutated_rings_never_lie(tmp_path: Path) -> None:
+    path = tmp_path / "run.ring"
+    ring = RingFile(path, 8, 3)
+    ring.names([SeriesKey("a"), SeriesKey("b"), SeriesKey("c")])
+    for step in range(12):
+        ring.write(step, np.arange(3), np.full(3, float(step)))
+    whole, rng = bytearray(path.read_bytes()), np.random.default_rng(0)
+    for _ in range(2000):
+        changed = bytearray(whole)
+        for at in rng.integers(0, len(whole), rng.integers(1, 6)):
+            changed[at] ^= 1 << int(rng.integers(8))
+        try:
+            found = read_ring(bytes(changed), "r")
+        except SchemaError:
+            continue
+        for one in found.series:
+            assert one.values.tolist() == one.steps.tolist()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no posix_fallocate here")
+def test_a_full_disk_is_said_once_and_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monitor = Monitor(action="none", recorder=str(tmp_path / "run.ring"))
+    with pytest.warns(MonitorWarning, match="No space left"):
+        monitor.observe(0, loss=1.0)
+    assert monitor.observe(1, loss=1.0) == []
+    assert list(tmp_path.iterdir()) == []
