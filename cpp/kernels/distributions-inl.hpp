@@ -326,6 +326,33 @@ inline double one_term(double p, double q) {
   return (K == DivergenceKind::kl ? p : p - q) * log_ratio(p, q);
 }
 
+// One truth per lane. On AVX-512 spelled out: gcc takes masks apart bit by bit where several are
+// joined.
+#if defined(__AVX512DQ__)
+using Mask = __mmask8;
+inline Mask is_usual(vd v) {
+  const Mask enough = _mm512_cmp_pd_mask((__m512d)v, _mm512_set1_pd(kLeastUsual), _CMP_GE_OQ);
+  return _mm512_mask_cmp_pd_mask(enough, (__m512d)v, _mm512_set1_pd(kMostUsual), _CMP_LT_OQ);
+}
+inline Mask is_zero(vd v) {
+  return _mm512_cmp_pd_mask((__m512d)v, _mm512_setzero_pd(), _CMP_EQ_OQ);
+}
+inline vd pick(Mask mask, vd a, vd b) {
+  return (vd)_mm512_mask_blend_pd(mask, (__m512d)b, (__m512d)a);
+}
+inline bool all_of(Mask mask) { return mask == 0xff; }
+inline bool lane_of(Mask mask, size_t lane) { return (mask >> lane & 1) != 0; }
+constexpr Mask kEverywhere = 0xff;
+#else
+using Mask = vi64;
+inline Mask is_usual(vd v) { return (v >= (vd{} + kLeastUsual)) & (v < (vd{} + kMostUsual)); }
+inline Mask is_zero(vd v) { return v == vd{}; }
+inline vd pick(Mask mask, vd a, vd b) { return mask ? a : b; }
+inline bool all_of(Mask mask) { return !any_lane(~mask); }
+inline bool lane_of(Mask mask, size_t lane) { return mask[lane] != 0; }
+const Mask kEverywhere = ~Mask{};
+#endif
+
 template <DivergenceKind K>
 inline vd usual_terms(vd a, vd b) {
   if (K == DivergenceKind::kl) return a * log_ratio(a, b);
@@ -336,12 +363,10 @@ inline vd usual_terms(vd a, vd b) {
 
 // Terms of lanes that are usual in both; of others 0.
 template <DivergenceKind K>
-inline vd terms(vd p, vd q, vi64 usual) {
+inline vd terms(vd p, vd q, Mask usual) {
   const vd one = vd{} + 1.0;
-  return usual_terms<K>(usual ? p : one, usual ? q : one);  // the logarithm of 1 is 0
+  return usual_terms<K>(pick(usual, p, one), pick(usual, q, one));  // the logarithm of 1 is 0
 }
-
-inline vi64 is_usual(vd v) { return (v >= (vd{} + kLeastUsual)) & (v < (vd{} + kMostUsual)); }
 
 inline const char *bytes(const double *p) { return reinterpret_cast<const char *>(p); }
 
@@ -351,12 +376,34 @@ inline double lanes_sum(vd v) {
   return sum;
 }
 
-// A vector of p and q whose lanes are not all usual: the terms of the others.
+// Terms of lanes where one of the two is 0.
 template <DivergenceKind K>
-inline double odd_terms(vd x, vd y, vi64 usual, bool *invalid) {
+inline vd empty_terms(vd x, vd y) {
+  const vd infinite = vd{} + __builtin_inf();
+  if (K == DivergenceKind::kl) return pick(is_zero(x), vd{}, infinite);
+  if (K == DivergenceKind::psi) return infinite;
+  if (K == DivergenceKind::js) return (x + y) * 0.34657359027997265;  // half of log 2
+  return (x + y) * 0.5;
+}
+
+// Which lanes hold usual numbers, and which those or zeros: empty bins are common.
+struct Known {
+  Mask usual, known, empty;  // empty: one of the two, not both
+  Known(vd x, vd y) {
+    const Mask x_usual = is_usual(x), y_usual = is_usual(y), x_zero = is_zero(x),
+               y_zero = is_zero(y);
+    usual = static_cast<Mask>(x_usual & y_usual);
+    known = static_cast<Mask>((x_usual | x_zero) & (y_usual | y_zero));
+    empty = static_cast<Mask>(known & (x_zero ^ y_zero));
+  }
+};
+
+// The terms of the lanes that are not `known`.
+template <DivergenceKind K>
+inline double odd_terms(vd x, vd y, Mask known, bool *invalid) {
   double sum = 0;
   for (size_t lane = 0; lane < lanes<vd>; ++lane) {
-    if (usual[lane] != 0) continue;
+    if (lane_of(known, lane)) continue;
     const double p = x[lane], q = y[lane];
     if (p >= 0 && q >= 0 && p < __builtin_inf() && q < __builtin_inf())
       sum += one_term<K>(p, q);
@@ -395,18 +442,32 @@ inline DivergenceSum sum_terms(const double *p, const double *q, size_t n, doubl
       else
         part += apart(x, y);
     };
-    const auto look_closely = [&](vd a, vd b) {
-      p_part += a;
-      q_part += b;
-      const vd x = a * p_scale, y = b * q_scale;
-      const vi64 usual = is_usual(x) & is_usual(y);
-      if constexpr (logarithmic)
-        part += terms<K>(x, y, usual);
-      else
-        part += usual ? apart(x, y) : vd{};
-      if (!any_lane(~usual)) return;
-      suspicious = true;
-      rest += odd_terms<K>(x, y, usual, &out.invalid);
+    const auto vector = [&](const double *from, size_t i) {
+      return i < full ? load<vd>(from + i) : padded_vector<F64>(bytes(from + i), stop - i);
+    };
+    // Places [i, end), whatever is in them.
+    const auto look_closely = [&](size_t first, size_t end) {
+      Mask usual = kEverywhere, known = kEverywhere;
+      for (size_t i = first; i < end; i += L) {
+        const vd a = vector(p, i), b = vector(q, i);
+        p_part += a;
+        q_part += b;
+        const vd x = a * p_scale, y = b * q_scale;
+        const Known lane(x, y);
+        if constexpr (logarithmic)
+          part += terms<K>(x, y, lane.usual);
+        else
+          part += pick(lane.usual, apart(x, y), vd{});
+        part += pick(lane.empty, empty_terms<K>(x, y), vd{});
+        usual = static_cast<Mask>(usual & lane.usual);
+        known = static_cast<Mask>(known & lane.known);
+      }
+      suspicious = !all_of(usual);
+      if (all_of(known)) return;
+      for (size_t i = first; i < end; i += L) {
+        const vd x = vector(p, i) * p_scale, y = vector(q, i) * q_scale;
+        rest += odd_terms<K>(x, y, Known(x, y).known, &out.invalid);
+      }
     };
     bool odd = suspicious;
     if (!odd) {
@@ -417,12 +478,10 @@ inline DivergenceSum sum_terms(const double *p, const double *q, size_t n, doubl
     }
     if (odd) {
       part = p_part = q_part = vd{};
-      suspicious = false;
-      for (size_t i = start; i < full; i += L) look_closely(load<vd>(p + i), load<vd>(q + i));
+      look_closely(start, stop);
+    } else if (full < stop) {
+      look_closely(full, stop);
     }
-    if (full < stop)
-      look_closely(padded_vector<F64>(bytes(p + full), stop - full),
-                   padded_vector<F64>(bytes(q + full), stop - full));
     sum += part;
     p_sum += p_part;
     q_sum += q_part;
