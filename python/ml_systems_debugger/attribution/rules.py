@@ -167,6 +167,8 @@ DEFAULT_RULES: tuple[AttributionRule, ...] = (
           "Replica {replica_id} waits for its data."),
     _rule("DEF311", _M.PARTIAL_WORKER_FAILURE, _C.LOST_WORKER, 0.7,
           "Replica {replica_id} stopped at step {onset_step}."),
+    _rule("DEF312", _M.JOB_CRASH, _C.LOST_WORKER, 0.3,
+          "A process of the job ended at step {onset_step}."),
     _rule("DEF321", _M.GRADIENT_DESYNC, _C.MISSED_GRADIENT_SYNCHRONIZATION, 0.6,
           "Replica {replica_id} did not take part in the averaging of gradients from step "
           "{onset_step} on."),

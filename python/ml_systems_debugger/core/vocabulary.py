@@ -111,6 +111,7 @@ class FailureMode(str, Enum):
     FROZEN_PARAMETERS = "frozen_parameters"
     INPUT_STARVATION = "input_starvation"
     CORRUPT_CHECKPOINT = "corrupt_checkpoint"
+    JOB_CRASH = "job_crash"
 
     def __str__(self) -> str:
         return self.value

@@ -7,6 +7,7 @@ from .gradient_explosion import GradientExplosionDetector
 from .gradient_vanishing import GradientVanishingDetector
 from .inf_detection import InfDetectionDetector
 from .input_starvation import InputStarvationDetector
+from .job_crash import JobCrashDetector
 from .label_leakage import LabelLeakageDetector
 from .loss_plateau import LossPlateauDetector
 from .memory_fragmentation import MemoryFragmentationDetector
@@ -24,6 +25,7 @@ __all__ = [
     "GradientVanishingDetector",
     "InfDetectionDetector",
     "InputStarvationDetector",
+    "JobCrashDetector",
     "LabelLeakageDetector",
     "LossPlateauDetector",
     "MemoryFragmentationDetector",

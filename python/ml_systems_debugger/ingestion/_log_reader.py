@@ -90,6 +90,7 @@ class LogReader:
         self._stated: dict[str, tuple[list[int], list[float]]] = {}
         self._kinds: Counter[str] = Counter()
         self._last = ""
+        self._last_event = ("", "")
         self._tracebacks: dict[str, Frames] = {}  # by what the launcher puts before its lines
 
     def add(self, number: int, line: str) -> None:
@@ -159,9 +160,10 @@ class LogReader:
         if place:
             text = f"{text} (in {place})"
         rank = prefix or (within[1] if (within := _RANK_WITHIN.search(text)) else "")
-        if self._events[1] and self._events[1][-1] == text:
+        if self._last_event == (rank, text):
             self.repeated += 1
             return
+        self._last_event = rank, text
         row = len(self.lines)
         self._events[0].append(row)
         self._events[1].append(text)
@@ -189,7 +191,11 @@ class LogReader:
         if self._events[0]:
             texts = np.empty(len(self._events[1]), dtype=object)
             texts[:] = self._events[1]
-            columns["log_event"] = Column(texts, np.array(self._events[0], np.int64))
+            places = np.array(self._events[0], np.int64)
+            kinds = np.empty(len(texts), dtype=object)
+            kinds[:] = [kind_of(text) for text in texts]
+            columns["log_event"] = Column(texts, places)
+            columns["log_event_kind"] = Column(kinds, places)
         if "step" not in columns:
             _epochs_as_steps(columns)
         dialects = {m.parsed.dialect for m in self._all.values()} - {""}

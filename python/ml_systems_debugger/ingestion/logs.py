@@ -33,11 +33,11 @@ class LogIngestor(BaseIngestor):
 
     Messages of faults (NaN, Inf, overflow, out of memory, NCCL and CUDA errors,
     tracebacks, a killed job) become text signals ``log_event``, at the last
-    step seen before them; a traceback is one, with the innermost frame of one's
-    own code. The metadata lists them with line, step and kind (``log_events``),
-    and counts them by kind. What they state becomes measurements: the sizes of
-    an allocation that failed, the number of a collective that timed out. INFO or
-    ``nano`` are no such words.
+    step seen before them, with what they are in ``log_event_kind``; a traceback
+    is one, with the innermost frame of one's own code. The metadata lists them
+    with line, step and kind (``log_events``), and counts them by kind. What they
+    state becomes measurements: the sizes of an allocation that failed, the number
+    of a collective that timed out. INFO or ``nano`` are no such words.
 
     Examples
     --------
