@@ -151,6 +151,14 @@ def test_ranks_in_names_and_workers_without_ranks(tmp_path: Path) -> None:
         assert [one.key.replica_id for one in found] == expected
 
 
+def test_traces_of_different_jobs_are_runs_of_their_own(tmp_path: Path) -> None:
+    for name in ("before.trace.json", "after.trace.json"):
+        (tmp_path / name).write_bytes(trace([step(1, 0, 1)], distributedInfo={"rank": 0}))
+    assert find_runs(tmp_path) == [tmp_path / "after.trace.json", tmp_path / "before.trace.json"]
+    with pytest.raises(IngestionError, match="no traces of the ranks of one job"):
+        TraceIngestor().ingest(tmp_path)
+
+
 def test_a_step_in_two_traces_is_said(tmp_path: Path) -> None:
     for n in range(2):
         (tmp_path / f"w.170000000{n}.pt.trace.json").write_bytes(trace([step(4, 0, 1e6 * (n + 1))]))

@@ -30,6 +30,7 @@ __all__ = ["TraceIngestor", "trace_files"]
 
 _RANK = re.compile(r"rank[-_ ]?(\d{1,9})(?!\d)", re.IGNORECASE)
 _WORKER = re.compile(r"^(?P<worker>.+?)(?:\.\d{8,})?\.(?:pt\.)?trace\.json(?:\.gz)?$")
+_TIMED = re.compile(r"\.\d{8,}\.(?:pt\.)?trace\.json(?:\.gz)?$")
 _NAMES = ("*trace*.json", "*trace*.json.gz")
 _MARKS = (b'"ph"', b'"pid"', b'"ts"', b'"name"')
 
@@ -67,7 +68,9 @@ class TraceIngestor(BaseIngestor):
         if isinstance(source, (str, os.PathLike)) and source != "-" and Path(source).is_dir():
             files = trace_files(source)
             if not files:
-                raise UnsupportedFormatError("no trace in this folder", source=str(source))
+                raise UnsupportedFormatError(
+                    "no traces of the ranks of one job in this folder", source=str(source)
+                )
             return _signals(str(source), [_read(file) for file in files])
         found = _read(source)
         return _signals(found.source, [found])
@@ -90,9 +93,15 @@ class TraceIngestor(BaseIngestor):
 
 
 def trace_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the traces that lie directly in a folder, in the order of their names."""
+    """Return the traces of one job that lie directly in a folder, in the order of their names.
+
+    Those are the ones that name a rank (``trace_rank3.json``), or a worker and a
+    time as the profiler's handler does (``host_17.1700000000.pt.trace.json``);
+    others may be of different jobs.
+    """
     named = {file for pattern in _NAMES for file in Path(folder).glob(pattern) if file.is_file()}
-    return [file for file in sorted(named) if TraceIngestor().validate_schema(file)]
+    of_one = [file for file in sorted(named) if _RANK.search(file.name) or _TIMED.search(file.name)]
+    return [file for file in of_one if TraceIngestor().validate_schema(file)]
 
 
 @dataclass(slots=True)
