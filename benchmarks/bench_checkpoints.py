@@ -1,9 +1,11 @@
 """`mlsd scan` beside plain reading and beside torch, on generated checkpoints.
 
 ``python benchmarks/bench_checkpoints.py [--gigabytes 4] [--folder DIR] [--cold]``
-writes the files, measures in interleaved rounds, prints medians and removes the
-files. Cold rounds ask the kernel to drop the file's pages first; GB/s are of
-file bytes. Peak memory is that of a process of its own that only scans.
+writes the files, measures in interleaved rounds, prints medians and ratios, and
+removes the files. Cold rounds ask the kernel to drop the file's pages first;
+GB/s are of file bytes. Peak memory is that of a process of its own that only
+scans; ``--memory`` measures nothing else: one file, and as many bytes in
+``--shards`` files with an index.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ CHUNK = 1 << 20
 TENSORS_PER_GIGABYTE = 16
 
 
-def write_safetensors(path: Path, gigabytes: float) -> None:
+def write_safetensors(path: Path, gigabytes: float, prefix: str = "") -> None:
     """Write random float32 matrices, a few MB at a time."""
     count = max(1, round(gigabytes * TENSORS_PER_GIGABYTE))
     shape = (4096, 4096 * 16 // TENSORS_PER_GIGABYTE)
     size = shape[0] * shape[1] * 4
     header = {
-        f"layers.{i}.weight": {"dtype": "F32", "shape": shape,
+        f"{prefix}layers.{i}.weight": {"dtype": "F32", "shape": shape,
                                "data_offsets": [i * size, (i + 1) * size]}
         for i in range(count)
     }  # fmt: skip
@@ -96,12 +98,26 @@ def torch_isfinite(path: Path) -> None:
             assert bool(torch.isfinite(file.get_tensor(name)).all())
 
 
-def scan(path: Path) -> None:
+def scan(path: Path, access: str = "pread") -> None:
     """Scan with every statistic and the digest."""
+    from ml_systems_debugger.checkpoints import Options
     from ml_systems_debugger.checkpoints import scan as scan_checkpoint
 
-    report = scan_checkpoint(path)
+    report = scan_checkpoint(path, options=Options(access=access))
     assert report.status.value == "sound", report
+
+
+def write_shards(folder: Path, gigabytes: float, count: int) -> None:
+    """Write a folder of shards and the index that lists them."""
+    weight_map = {}
+    for number in range(count):
+        name = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+        write_safetensors(folder / name, gigabytes / count, f"part.{number}.")
+        with (folder / name).open("rb") as source:
+            length = int.from_bytes(source.read(8), "little")
+            weight_map.update(dict.fromkeys(json.loads(source.read(length)), name))
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def peak_memory(path: Path) -> float:
@@ -135,33 +151,52 @@ def measured(
     return {name: statistics.median(found) for name, found in speeds.items()}
 
 
+def show(kind: str, speeds: dict[str, float]) -> None:
+    """Print medians, and how they stand to plain reading and to torch."""
+    plain = speeds["pread, 2 threads, nothing looked at"]
+    torch = speeds.get("safe_open + torch.isfinite")
+    for case, speed in speeds.items():
+        beside = "" if torch is None else f", {speed / torch:5.1f} x torch"
+        print(f"{kind:4}  {case:40} {speed:6.2f} GB/s, {speed / plain:5.2f} x pread{beside}")
+
+
 def main() -> None:
     """Write, measure, print, remove."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--memory", action="store_true", help="peak memory alone")
+    parser.add_argument("--shards", type=int, default=50)
     parser.add_argument("--cold", action="store_true", help="measure cold reads too")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         path, other = Path(name) / "m.safetensors", Path(name) / "m.pt"
+        if arguments.memory:
+            write_safetensors(path, arguments.gigabytes)
+            print(f"one file of {arguments.gigabytes:g} GB: peak {peak_memory(path):.0f} MB")
+            path.unlink()
+            (folder := Path(name) / "shards").mkdir()
+            write_shards(folder, arguments.gigabytes, arguments.shards)
+            print(f"{arguments.shards} shards of as much: peak {peak_memory(folder):.0f} MB")
+            return
         write_safetensors(path, arguments.gigabytes)
         write_torch(other, path)
         cases = {
             "pread, 2 threads, nothing looked at": (plain_read, path),
             "scan safetensors": (scan, path),
             "scan torch": (scan, other),
+            "scan safetensors --direct": (lambda p: scan(p, "direct"), path),
+            "scan safetensors --mmap": (lambda p: scan(p, "mmap"), path),
         }
         slow = {"safe_open + torch.isfinite": (torch_isfinite, path)}
         print(f"{path.stat().st_size / 1e9:.2f} GB of float32, {os.cpu_count()} cores, "
               f"load {os.getloadavg()[0]:.1f}")  # fmt: skip
         if arguments.cold:
-            for case, speed in measured(cases, arguments.rounds, True).items():
-                print(f"cold  {case:40} {speed:6.2f} GB/s")
+            show("cold", measured(cases, arguments.rounds, True))
         plain_read(path)
         plain_read(other)
-        for case, speed in measured({**cases, **slow}, arguments.rounds, False).items():
-            print(f"hot   {case:40} {speed:6.2f} GB/s")
+        show("hot", measured({**cases, **slow}, arguments.rounds, False))
         print(f"peak memory of a scan: {peak_memory(path):.0f} MB")
 
 

@@ -697,54 +697,52 @@ inline bool far_from_zero(double mean, double mean_square, double factor) {
   return square > factor * (mean_square - square) && square < kInfinity;
 }
 
-// All of a block, distances taken from `center` (or, without `shift`, from zero). False where they
-// should have been taken from *better.
-template <typename F, bool shift>
-inline bool stats_pass(const char *p, size_t n, double center, BlockStats *out, double *better) {
-  using V = typename F::V;
+// What a pass over a block makes of its sums.
+enum class Sums { done, careful, elsewhere };
+
+template <typename V>
+inline Totals<V> fresh_totals(BlockStats *out) {
   *out = BlockStats{};
   out->min = kInfinity;
   out->max = -kInfinity;
-  alignas(64) char scratch[kShort * 8];
-  const V pivot = V{} + static_cast<decltype(V{}[0] + V{}[0])>(center);
   Totals<V> t = {};
   t.min = fresh_lanes<V>().min;
   t.max = fresh_lanes<V>().max;
-  bool suspicious = false;
-  for (size_t i = 0; i < n; i += kShort) {
-    const size_t count = smaller(kShort, n - i);
-    add_span<F, shift>(F::span(p, i, count, scratch), count, pivot, out, &t, &suspicious);
-    if constexpr (!shift) {
-      if (i != 0 || n <= kShort) continue;
-      const double seen = finite_count(*out, count);
-      const double mean = seen > 0 ? across(t.sum_low + t.sum_high) / seen : 0.0;
-      if (seen > 0 && far_from_zero(mean, across(t.sq_low + t.sq_high) / seen, 1.0)) {
-        *better = mean;
-        return false;
-      }
-    }
-  }
+  return t;
+}
+
+// After the first span: whether distances should be taken from *better instead of from zero.
+template <typename V>
+inline bool starts_elsewhere(const Totals<V> &t, const BlockStats &out, size_t count,
+                             double *better) {
+  const double seen = finite_count(out, count);
+  const double mean = seen > 0 ? across(t.sum_low + t.sum_high) / seen : 0.0;
+  if (!(seen > 0 && far_from_zero(mean, across(t.sq_low + t.sq_high) / seen, 1.0))) return false;
+  *better = mean;
+  return true;
+}
+
+// After the last span: the statistics, or what else has to be done for them.
+template <bool shift, typename V>
+inline Sums conclude_sums(const Totals<V> &t, size_t n, V pivot, BlockStats *out, double *better) {
   for (size_t lane = 0; lane < lanes<V>; ++lane) {
     const double low = static_cast<double>(t.min[lane]), high = static_cast<double>(t.max[lane]);
     if (low < out->min) out->min = low;
     if (high > out->max) out->max = high;
   }
   const double count = finite_count(*out, n);
-  if (count == 0) return true;
+  if (count == 0) return Sums::done;
   const double squares = across(t.sq_low + t.sq_high), sum = across(t.sum_low + t.sum_high);
   const double abs_sum = across(t.abs_low + t.abs_high);
   const double around = shift ? across(t.d2_low + t.d2_high) : squares;
   const double floor = count * (sizeof(V{}[0]) == 4 ? 0x1p-100 : 0x1p-960);
   const double all = squares + around + abs_sum;
   const bool zeros = out->min == 0 && out->max == 0;
-  if (all - all != 0 || (squares < floor && !zeros)) {
-    careful_sums<F>(p, n, count, out);
-    return true;
-  }
+  if (all - all != 0 || (squares < floor && !zeros)) return Sums::careful;
   if constexpr (!shift) {
     if (far_from_zero(sum / count, squares / count, 4.0)) {
       *better = sum / count;
-      return false;
+      return Sums::elsewhere;
     }
   }
   out->abs_sum = abs_sum;
@@ -752,7 +750,50 @@ inline bool stats_pass(const char *p, size_t n, double center, BlockStats *out, 
   const double deviations = around - sum * (sum / count);
   out->squares = {1.0, squares};
   out->deviations = {1.0, deviations > 0 ? deviations : 0.0};
-  return true;
+  return Sums::done;
+}
+
+// All of a block, distances taken from `center` (or, without `shift`, from zero). False where they
+// should have been taken from *better.
+template <typename F, bool shift>
+inline bool stats_pass(const char *p, size_t n, double center, BlockStats *out, double *better) {
+  using V = typename F::V;
+  alignas(64) char scratch[kShort * 8];
+  const V pivot = V{} + static_cast<decltype(V{}[0] + V{}[0])>(center);
+  Totals<V> t = fresh_totals<V>(out);
+  bool suspicious = false;
+  for (size_t i = 0; i < n; i += kShort) {
+    const size_t count = smaller(kShort, n - i);
+    add_span<F, shift>(F::span(p, i, count, scratch), count, pivot, out, &t, &suspicious);
+    if constexpr (!shift) {
+      if (i == 0 && n > kShort && starts_elsewhere(t, *out, count, better)) return false;
+    }
+  }
+  const Sums sums = conclude_sums<shift>(t, n, pivot, out, better);
+  if (sums == Sums::careful) careful_sums<F>(p, n, finite_count(*out, n), out);
+  return sums != Sums::elsewhere;
+}
+
+// The first pass over a block that comes in pieces. False where another one would be needed.
+template <typename F>
+inline bool stats_stream(size_t n, NextPiece next, void *context, BlockStats *out) {
+  using V = typename F::V;
+  alignas(64) char scratch[kShort * 8];
+  static_assert(kPiece % kShort == 0, "a piece is a whole number of spans");
+  Totals<V> t = fresh_totals<V>(out);
+  bool suspicious = false;
+  double better = 0;
+  for (size_t first = 0; first < n; first += kPiece) {
+    const size_t here = smaller(kPiece, n - first);
+    const char *p = static_cast<const char *>(next(context, first, here));
+    if (p == nullptr) return false;
+    for (size_t i = 0; i < here; i += kShort) {
+      const size_t count = smaller(kShort, here - i);
+      add_span<F, false>(F::span(p, i, count, scratch), count, V{}, out, &t, &suspicious);
+      if (first + i == 0 && n > kShort && starts_elsewhere(t, *out, count, &better)) return false;
+    }
+  }
+  return conclude_sums<false>(t, n, V{}, out, &better) == Sums::done;
 }
 
 // Gradients and most weights lie around zero, where the sum of squares serves the norm and the

@@ -139,6 +139,10 @@ void stats_any(const void *data, size_t n, Dtype dtype, BlockStats *out) {
     return 0;
   });
 }
+bool stream_any(size_t n, Dtype dtype, NextPiece next, void *context, BlockStats *out) {
+  return with_format<bool>(
+      dtype, [&](auto f) { return stats_stream<decltype(f)>(n, next, context, out); });
+}
 uint64_t digest_any(const void *data, size_t bytes, uint64_t start) {
   return digest_bytes(static_cast<const char *>(data), bytes, start);
 }
@@ -160,9 +164,9 @@ uint64_t read_any(const void *data, size_t bytes) {
 }  // namespace
 
 extern const ArrayKernels array_kernels;
-const ArrayKernels array_kernels = {count_any,     has_any,     first_any, squares_any,
-                                    abs_any,       largest_any, stats_any, digest_any,
-                                    exponents_any, below_any,   read_any};
+const ArrayKernels array_kernels = {count_any,  has_any,       first_any, squares_any,
+                                    abs_any,    largest_any,   stats_any, stream_any,
+                                    digest_any, exponents_any, below_any, read_any};
 
 }  // namespace MLSD_TARGET_NAMESPACE
 }  // namespace mlsd

@@ -365,7 +365,9 @@ class Runs:
             for series in signals.series:
                 if len(series.steps) != len(series.values):
                     raise DamageError("steps and values of different lengths")
-            if kind == "events" and not signals.unread and broken_events(data):
+            # A last record that is cut off is that of a file still being written: metadata says so.
+            said = signals.unread or "torn_last_record" in signals.metadata
+            if kind == "events" and not said and broken_events(data):
                 raise DamageError("a damaged record, and nothing is said of it")
 
 

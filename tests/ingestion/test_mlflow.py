@@ -137,3 +137,15 @@ def test_round_trip_with_mlflow(
     (loss,) = open_source(path).select("loss", split="train")
     assert loss.steps.tolist() == list(range(6))
     assert list(map(repr, loss.values.tolist())) == list(map(repr, values))
+
+
+def test_a_step_beyond_64_bits_is_named(tmp_path: Path) -> None:
+    # Found by fuzzing.
+    run = tmp_path / "0" / ("a" * 32)
+    (run / "metrics").mkdir(parents=True)
+    (run / "meta.yaml").write_text(f"run_id: {'a' * 32}\n")
+    (run / "metrics" / "loss").write_text(f"1700000000000 0.5 1\n1700000001000 0.4 {10**30}\n")
+    signals = open_source(run)
+    assert signals.select("loss")[0].steps.tolist() == [1]
+    (said,) = signals.unread
+    assert "line 2" in said

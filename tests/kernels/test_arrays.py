@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -324,3 +325,44 @@ def test_any_shape_and_stride(data: st.DataObject) -> None:
     view = x[index].transpose(data.draw(st.permutations(range(x.ndim))))
     assert kernels.first_nonfinite(view) == twin.first_nonfinite(view)
     assert kernels.digest(view) == twin.digest(view)
+
+
+FILE_DTYPES = {"float64": 0, "float32": 1, "float16": 2, "bfloat16": 3, "float8_e4m3fn": 4,
+               "int8": 9, "int64": 12, "uint16": 14}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", FILE_DTYPES)
+@pytest.mark.parametrize("count", [1, 2047, 65536, 65537, 200_001, 1 << 20])
+def test_a_block_of_a_file_in_pieces_is_the_block_at_once(
+    tmp_path: Path, dtype: str, count: int
+) -> None:
+    rng = np.random.default_rng(count)
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    values = rng.normal(0, 20, count).astype(kind)
+    whole = bytes(13) + values.tobytes() + bytes(5)
+    (tmp_path / "x").write_bytes(whole)
+    span = np.zeros(1, kernels.SPAN_DTYPE)
+    span[0] = (0, count, 8 * 7, FILE_DTYPES[dtype])
+    expected, row = np.zeros((2, 1), kernels.ROW_DTYPE)
+    kernels.measure_spans(values.view(np.uint8), span, expected)
+    buffer = bytearray(kernels.PIECE * kind.itemsize)
+    with (tmp_path / "x").open("rb") as source:
+        # A value alone is far from zero against its spread.
+        whole_needed = count == 1 and values[0] != 0
+        assert kernels.measure_file(source.fileno(), 13, span, buffer, row) == whole_needed
+        assert whole_needed or row.tobytes() == expected.tobytes()
+        # Far from zero, or not finite: it says that it has to be seen whole, and writes nothing.
+        if kind.kind not in "iu":
+            for bad in (np.full(count, 1e3) + rng.normal(size=count), np.full(count, np.nan)):
+                changed = bad.astype(kind)
+                if not np.isfinite(changed.astype("f4")).all() or count > 2048:
+                    (tmp_path / "y").write_bytes(changed.tobytes())
+                    row[:] = 0
+                    with (tmp_path / "y").open("rb") as other:
+                        code = kernels.measure_file(other.fileno(), 0, span, buffer, row)
+                    assert code == 1
+                    assert not row.tobytes().strip(b"\0")
+        assert kernels.measure_file(source.fileno(), len(whole), span, buffer, row) == 2
+        with pytest.raises(ValueError, match="buffer"):
+            kernels.measure_file(source.fileno(), 0, span, bytearray(8), row)
+    assert kernels.measure_file(999, 0, span, buffer, row) < 0

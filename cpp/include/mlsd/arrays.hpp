@@ -42,6 +42,10 @@ struct BlockStats {
   ScaledSquares deviations;  // squared distances from the mean
 };
 
+// Elements of a piece: its bytes lie in the second-level cache, whatever the type.
+constexpr std::size_t kPiece = 65536;
+using NextPiece = const void *(*)(void *context, std::size_t first, std::size_t count);
+
 struct ArrayKernels {
   NonfiniteCounts (*count_nonfinite)(const void *data, std::size_t n, Dtype dtype);
   bool (*has_nonfinite)(const void *data, std::size_t n, Dtype dtype);
@@ -52,6 +56,10 @@ struct ArrayKernels {
   double (*sum_abs)(const void *data, std::size_t n, Dtype dtype);
   double (*max_abs)(const void *data, std::size_t n, Dtype dtype);
   void (*block_stats)(const void *data, std::size_t n, Dtype dtype, BlockStats *out);
+  // The same bits for a block that comes in pieces of kPiece elements (the last one shorter):
+  // `next` gives each in turn, which need not stay, or null to end. False, with `out` undefined,
+  // where a second look at the whole block would be needed, or where `next` ended it.
+  bool (*stream_stats)(std::size_t n, Dtype dtype, NextPiece next, void *context, BlockStats *out);
   // Digest of `bytes` bytes whose first lies at byte `start` (a multiple of 8) of the whole:
   // sum of mix(word xor K * index) mod 2^64 over little-endian 8-byte words, the last one filled up
   // with zeros. Depends on the place of every word, never on the order of the work.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..core import MLSystemsDebuggerError
 from ..core.shown import shown
-from ..kernels import ROW_DTYPE, SPAN_DTYPE, measure_spans
+from ..kernels import PIECE, ROW_DTYPE, SPAN_DTYPE, measure_spans
 from ._changed import ChangedError
 from ._dead import MIN_LINES, UnitZeros, unit_zeros
 from ._digest import part_digest
@@ -23,6 +23,7 @@ from ._plan import KERNEL_CODES, Group, Plan, Stretch, Unit, dtype_of, stretches
 from ._ranges import RangeCounts, has_ranges, range_counts
 from ._scales import scale_values
 from ._source import STRETCH, Folder
+from .contract import TensorInfo
 from .dtypes import Dtype
 
 __all__ = ["Measured", "default_workers", "run_plan"]
@@ -30,6 +31,7 @@ __all__ = ["Measured", "default_workers", "run_plan"]
 _MAX_WORKERS = 16
 _REMOTE_WORKERS = 8
 _JOIN_SECONDS = 0.8
+_STREAMED = 1 << 20
 
 
 def default_workers(*, remote: bool = False) -> int:
@@ -148,6 +150,7 @@ class _Run:
         self.lock = threading.Lock()
         self.waiting = iter(work)
         self.broken: set[str] = set()
+        self.looked_at_whole: set[int] = set()
 
     def work(self) -> None:
         buffer = bytearray()
@@ -241,6 +244,10 @@ class _Run:
     def unit(self, step: Unit, buffer: bytearray) -> None:
         info = self.plan.tensors[step.tensor]
         dtype = dtype_of(info)
+        if step.tensor not in self.looked_at_whole:
+            if self.streamed(step, info, dtype, buffer):
+                return
+            self.looked_at_whole.add(step.tensor)  # its other units most likely have to be, too
         if info.layout is not None:
             view = memoryview(buffer)[: step.nbytes]
             info.layout.read(self.folder, step.start, view)
@@ -269,6 +276,34 @@ class _Run:
         if self.plan.ranges:
             self.exponents(step.tensor, raw, rows[0])
         self.measured.done[step.row] = True
+
+    def streamed(self, step: Unit, info: TensorInfo, dtype: Dtype, buffer: bytearray) -> bool:
+        """Do a unit piece by piece, none of which leaves the cache; False where that is not enough.
+
+        Most units of most checkpoints are such; zeros, values at a type's limit, and what is not
+        finite have to be looked at once more.
+        """
+        if (
+            info.layout is not None or dtype.kernel is None or dtype.quantised
+            or self.plan.ranges or step.nbytes < _STREAMED
+        ):  # fmt: skip
+            return False
+        item = dtype.bits // 8 // dtype.lanes
+        if len(buffer) < PIECE * item:
+            return False
+        row = np.zeros(1, ROW_DTYPE)
+        span = np.zeros(1, SPAN_DTYPE)
+        span[0] = (0, step.nbytes // item, step.start, KERNEL_CODES[dtype.kernel])
+        with self.folder.lent(info.file) as source:
+            if not source.measured(info.offset + step.start, span, buffer, row):
+                return False
+        limit = dtype.maximum
+        narrow = limit is not None and (row[0]["max"] >= limit or row[0]["min"] <= -limit)
+        if narrow or (row[0]["zero"] and dtype.floating and len(info.shape) > 1):
+            return False
+        self.measured.rows[step.row] = row[0]
+        self.measured.done[step.row] = True
+        return True
 
     def exponents(self, index: int, raw: npt.NDArray[np.uint8], stats: Any) -> None:
         """Count where the magnitudes lie."""

@@ -11,8 +11,12 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import NoReturn
 
+import numpy as np
+import numpy.typing as npt
+
 from ..core import SchemaError
 from ..core.shown import shown
+from ..kernels import measure_file
 from ._changed import ChangedError
 from ._place import Place
 
@@ -87,6 +91,25 @@ class Source:
     def view(self, offset: int, count: int) -> memoryview | None:  # noqa: ARG002 - the contract's
         """Return those bytes in place where this source has them in memory, else None."""
         return None
+
+    def measured(
+        self, offset: int, span: npt.NDArray[np.void], buffer: bytearray, row: npt.NDArray[np.void]
+    ) -> bool:
+        """Write the row of a block of the file that is read piece by piece, into the cache alone.
+
+        False where the block has to be seen whole, or cannot be read in this way.
+
+        Raises
+        ------
+        ChangedError
+            Where the file ends before it.
+        """
+        code = measure_file(self._fd, offset, span, buffer, row)
+        if code < 0:
+            raise OSError(-code, os.strerror(-code), self.name)
+        if code == 2:
+            self._changed(offset)
+        return code == 0
 
     def expect(self, start: int, stop: int) -> None:
         """Say that this range will be read, from its start to its end; remote ones fetch it."""

@@ -129,10 +129,10 @@ def _from_database(path: Path) -> Iterator[Point]:
             for run, key, value, time, step, is_nan in base.execute(_QUERY):
                 number = np.nan if is_nan else _restored(float(value))
                 name = shown.get(run, run) if len(names) > 1 else ""
-                yield name, key, number, float(time), int(step)
+                yield name, key, number, float(time), _step(step)
     except IngestionError:
         raise
-    except (sqlite3.Error, ValueError, TypeError) as error:
+    except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
         raise SchemaError(f"no readable table of metrics: {error}", source=str(path)) from error
 
 
@@ -152,7 +152,7 @@ def _from_folder(path: Path, unread: list[str]) -> Iterator[Point]:
                     continue
                 try:
                     time, value = float(parts[0]), float(parts[1])
-                    step = int(parts[2]) if len(parts) > 2 else 0
+                    step = _step(parts[2]) if len(parts) > 2 else 0
                 except (ValueError, IndexError):
                     bad.append(line)
                     continue
@@ -163,6 +163,14 @@ def _from_folder(path: Path, unread: list[str]) -> Iterator[Point]:
                     f"{file}: {counted(len(bad), 'line')} that are no 'time value step', "
                     f"first on line {shown}"
                 )
+
+
+def _step(given: Any) -> int:
+    """Return a step; ValueError where it does not fit 64 bits."""
+    step = int(given)
+    if not -(1 << 63) <= step < 1 << 63:
+        raise ValueError(f"a step beyond 64 bits: {step}")
+    return step
 
 
 def _lines(file: Path) -> Iterable[str]:

@@ -8,16 +8,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._core import BLOCK, TensorStats, combine_rows, measure_spans, tensor_stats
+from .._core import (
+    BLOCK,
+    PIECE,
+    TensorStats,
+    combine_rows,
+    measure_file,
+    measure_spans,
+    tensor_stats,
+)
 from .._core import tensor_stats_many as _many
 
 __all__ = [
     "BLOCK",
+    "PIECE",
     "ROW_DTYPE",
     "SPAN_DTYPE",
     "STATS_DTYPE",
     "TensorStats",
     "combine_rows",
+    "measure_file",
     "measure_spans",
     "tensor_stats",
     "tensor_stats_many",
