@@ -179,6 +179,28 @@ def test_a_json_document_that_is_broken(tmp_path: Path) -> None:
         open_source(written(tmp_path, data, "run.json"))
 
 
+LONG = b"1" * 5000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"global_step": 1, "log_history": [{"step": 1, "loss": ' + LONG + b"}]}",
+        b'{"step": 1, "loss": ' + LONG + b"}",
+        b'{"version": "2", "pg_config": {}, "pg_status": {}, "entries": [' + LONG + b"]}",
+    ],
+)
+def test_a_whole_number_of_thousands_of_digits(data: bytes) -> None:
+    with pytest.raises(SchemaError, match="thousands of digits"):
+        open_source(data)
+
+
+def test_a_line_with_a_number_of_thousands_of_digits_costs_that_line() -> None:
+    found = open_source(b'{"step": 1, "loss": 1}\n{"step": 2, "loss": ' + LONG + b"}\n" * 1)
+    assert found.series[0].values.tolist() == [1.0]
+    assert "line 2: a whole number of thousands of digits" in found.unread[0]
+
+
 @pytest.mark.parametrize(
     ("data", "looks"),
     [

@@ -218,6 +218,22 @@ def test_a_trace_that_is_cut_off_gives_what_is_there() -> None:
     assert any("gzip" in text for text in TraceIngestor().ingest(packed).unread)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 100_000,
+        b'[{"a":"' + b"x" * 3_000_000,
+        b'[{"ph":"X","pid":1,"ts":' + b"1" * 100_000 + b',"name":"x"}]',
+        b'{"traceEvents": [' + b'{"a":"},' * 100_000,
+        b'{"traceEvents": [' + b"},{" * 10_000,
+    ],
+)
+def test_what_is_made_to_be_slow_is_given_up(data: bytes) -> None:
+    signals = TraceIngestor().ingest(data)
+    assert len(signals) == 0
+    assert "cut off or damaged" in signals.unread[0]
+
+
 def test_times_that_are_none_are_counted() -> None:
     events = [step(1, 0, 1e6), span("x", "soon", 1.0), span("x", 1.0, -1.0)]  # type: ignore[arg-type]
     signals = open_source(trace(events))

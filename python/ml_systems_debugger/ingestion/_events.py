@@ -26,11 +26,11 @@ _KINDS: dict[str, str] = {
     "nccl_error": (
         r"nccl (?:error|warn)|ncclsystemerror|ncclinternalerror|ncclremoteerror"
         r"|ncclunhandledcudaerror|distbackenderror|connection closed by peer"
-        r"|processgroup\w* .*(?:abort|timeout)"
+        r"|processgroup\w{0,20} .{0,200}(?:abort|timeout)"
     ),
     "device_error": (
         r"cuda error|hip error|cublas_status_\w+|cudnn_status_\w+|device-side assert"
-        r"|\bxid\b.*\d|uncorrectable ecc|fallen off the bus"
+        r"|\bxid\b.{0,80}\d|uncorrectable ecc|fallen off the bus"
     ),
     "non_finite": rf"\b{_SUBJECT}\b.{{0,40}}{_NON_FINITE}|{_NON_FINITE}.{{0,40}}\b{_SUBJECT}\b",
     "skipped_step": (
@@ -39,7 +39,7 @@ _KINDS: dict[str, str] = {
     "ended_by_scheduler": r"due to time limit|slurmstepd: error|\bpreempted\b|node failure",
     "killed": (
         r"segmentation fault|bus error|core dumped|\bsig(?:kill|segv|abrt|term|bus)\b"
-        r"|worker .* (?:died|exited|was lost|is killed)"
+        r"|worker .{1,80} (?:died|exited|was lost|is killed)"
     ),
     "exception": r"traceback \(most recent call last\)|\b\w*(?:Error|Exception|Interrupt): ",
 }
@@ -92,14 +92,15 @@ def kind_of(line: str) -> str:
     return next((kind for kind, known in _BY_KIND.items() if known.search(line)), "exception")
 
 
-_SIZE = r"(?P<{}>\d+(?:\.\d+)?) (?P<{}_unit>bytes|[KMGT]i?B)"
+# Bounded, so that no line of digits is tried at every one of them to its end.
+_SIZE = r"(?P<{}>(?<![\d.])\d{{1,15}}(?:\.\d{{1,6}})?) (?P<{}_unit>bytes|[KMGT]i?B)"
 _MEASURES = (
     re.compile("tried to allocate " + _SIZE.format("allocation_failed", "allocation_failed"), re.I),
     re.compile("total capacity of " + _SIZE.format("memory_total", "memory_total"), re.I),
     re.compile(_SIZE.format("memory_allocated", "memory_allocated") + " is allocated by PyTorch"),
     re.compile(_SIZE.format("spare", "spare") + " is reserved by PyTorch but unallocated"),
-    re.compile(r"Work\w+\(SeqNum=(?P<collective_timeout>\d+),"),
-    re.compile(r"last enqueued (?:NCCL )?work: (?P<collective_seq>\d+)"),
+    re.compile(r"Work\w{1,20}\(SeqNum=(?P<collective_timeout>\d{1,15}),"),
+    re.compile(r"last enqueued (?:NCCL )?work: (?P<collective_seq>\d{1,15})\b"),
 )
 
 

@@ -87,6 +87,9 @@ def _one_by_one(
         except RecursionError:
             bad.append((line, "nested too deeply"))
             continue
+        except ValueError:
+            bad.append((line, "a whole number of thousands of digits"))
+            continue
         if not isinstance(value, dict):
             bad.append((line, f"no object but {text[:40]!r}"))
             continue
@@ -116,6 +119,9 @@ def read_json_document(source: ByteSource) -> Any:
             source=source.name,
             line=error.lineno,
         ) from error
+    except ValueError as error:
+        reason = "a whole number of thousands of digits"
+        raise SchemaError(reason, source=source.name) from error
     except RecursionError as error:
         raise UnsupportedFormatError(
             "JSON that is nested too deeply", source=source.name

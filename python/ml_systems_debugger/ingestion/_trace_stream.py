@@ -23,6 +23,8 @@ _LONGEST = 1 << 24
 """An event or a member longer than this is no part of a trace."""
 _SEARCHED = 1 << 16
 _SHOWN = 5
+_MOST_BAD = 1000
+"""Events that are no JSON before the rest is given up."""
 _FEW = 4096
 _NEAR = 64
 
@@ -152,7 +154,7 @@ class TraceStream:
             value = self._value()
             if value is None:
                 following = _BETWEEN.search(self._text, self._at)
-                if following is None:
+                if following is None or self._bad >= _MOST_BAD:
                     self._cut_off()
                     return batch, False
                 self._bad += 1
@@ -175,6 +177,8 @@ class TraceStream:
                 # Far from the end, what is wrong is not that something lacks.
                 if error.pos < len(self._text) - _NEAR and "Unterminated" not in error.msg:
                     return None
+            except ValueError:  # a whole number of thousands of digits
+                return None
             else:
                 # A number at the very end of the text at hand may go on.
                 if end < len(self._text) or self._ended:
