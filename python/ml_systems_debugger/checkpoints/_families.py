@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections import defaultdict
-from collections.abc import Sequence
 
-from .contract import TensorInfo
+import numpy as np
+import numpy.typing as npt
+
+from ._tensor_list import TensorList
 
 __all__ = ["families", "is_optimizer_state", "template"]
 
@@ -28,14 +31,19 @@ def template(name: str) -> str:
     return _NUMBER.sub("*", name)
 
 
-def families(tensors: Sequence[TensorInfo], least: int) -> dict[str, list[int]]:
+def families(tensors: TensorList, least: int) -> dict[str, npt.NDArray[np.int64]]:
     """Return the indices of tensors of one template, dtype and rank, `least` or more of them."""
-    groups: dict[tuple[str, str, int], list[int]] = defaultdict(list)
-    for index, info in enumerate(tensors):
-        key = template(info.name)
-        if key != info.name:
-            groups[(key, info.dtype, len(info.shape))].append(index)
-    return {key[0]: members for key, members in groups.items() if len(members) >= least}
+    kinds = tensors.of_type(lambda name: name, object)
+    ranks = tensors.of_shape(len, np.int64)
+    groups: dict[tuple[str, str, int], array[int]] = defaultdict(lambda: array("q"))
+    for index, name in enumerate(tensors.names()):
+        key = template(name)
+        if key != name:
+            groups[(key, kinds[index], ranks[index])].append(index)
+    return {
+        key[0]: np.frombuffer(members, np.int64)
+        for key, members in groups.items() if len(members) >= least
+    }  # fmt: skip
 
 
 def is_optimizer_state(name: str) -> bool:

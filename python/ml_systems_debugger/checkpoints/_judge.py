@@ -46,7 +46,7 @@ def judge(plan: Plan, measured: Measured, table: TensorTable) -> list[Checkpoint
     """
     found: list[CheckpointFinding] = []
     usable = table.columns["scanned"] & table.columns["judged"]
-    floating = np.array(per_type(plan.tensors, lambda k: k.floating), np.bool_)
+    floating = per_type(plan.tensors, lambda k: k.floating, np.bool_)
     look = usable & floating
     found.extend(_not_finite(table, look))
     found.extend(_zeros(table, look))
@@ -96,9 +96,8 @@ def _not_finite(table: TensorTable, look: npt.NDArray[np.bool_]) -> Iterator[Che
             )  # fmt: skip
 
 
-def _is_matrix(table: TensorTable, index: int) -> bool:
-    info = table.tensors[index]
-    return len(info.shape) >= 2 and prod(info.shape) >= MIN_CONSTANT
+def _is_matrix_shape(shape: tuple[int, ...]) -> bool:
+    return len(shape) >= 2 and prod(shape) >= MIN_CONSTANT
 
 
 def _zeros(table: TensorTable, look: npt.NDArray[np.bool_]) -> Iterator[CheckpointFinding]:
@@ -106,10 +105,9 @@ def _zeros(table: TensorTable, look: npt.NDArray[np.bool_]) -> Iterator[Checkpoi
     zero = look & (columns["size"] > 0) & (columns["zero"] == columns["size"])
     if not zero.any():
         return
-    matrices = np.array([_is_matrix(table, i) for i in range(len(table))], np.bool_)
-    weights = (
-        look & matrices & ~np.array([is_optimizer_state(i.name) for i in table.tensors], np.bool_)
-    )
+    matrices = table.tensors.of_shape(_is_matrix_shape, np.bool_)
+    states = np.fromiter(map(is_optimizer_state, table.tensors.names()), np.bool_, len(table))
+    weights = look & matrices & ~states
     if weights.sum() >= 2 and not (weights & ~zero).any():
         yield _of(
             "all_zero", Severity.HIGH,
@@ -132,7 +130,7 @@ def _constants(table: TensorTable, look: npt.NDArray[np.bool_]) -> Iterator[Chec
     same = look & (columns["min"] == columns["max"]) & (columns["min"] != 0)
     for index in np.flatnonzero(same).tolist():
         info = table.tensors[index]
-        if _is_matrix(table, index) and not dtype_of(info).quantised:
+        if _is_matrix_shape(info.shape) and not dtype_of(info).quantised:
             value = float(columns[index]["min"])
             yield _of(
                 "constant", Severity.MEDIUM,
@@ -187,7 +185,7 @@ def _siblings(table: TensorTable, look: npt.NDArray[np.bool_]) -> Iterator[Check
     """
     columns = table.columns
     for name, members in families(table.tensors, MIN_SIBLINGS).items():
-        which = np.array([i for i in members if look[i] and columns[i]["size"] > 0], np.int64)
+        which = members[look[members] & (columns["size"][members] > 0)]
         if len(which) < MIN_SIBLINGS or is_optimizer_state(name):
             continue
         rms = columns["l2"][which] / np.sqrt(columns["size"][which].astype(np.float64))
@@ -201,11 +199,11 @@ def _siblings(table: TensorTable, look: npt.NDArray[np.bool_]) -> Iterator[Check
         if matrix and (~alive).sum() * 4 <= len(which):
             yield from _dead_siblings(table, which[rms == 0], len(which), centre)
         least, severe = (3.0, 6.0) if matrix else (6.0, 12.0)
-        for index, value in zip(which[alive].tolist(), level.tolist(), strict=True):
+        far = np.abs(level - centre)
+        odd = np.flatnonzero((far >= least) & (far >= 6 * scale))
+        for index, value in zip(which[alive][odd].tolist(), level[odd].tolist(), strict=True):
             off = value - centre
             z = abs(off) / scale
-            if abs(off) < least or z < 6:
-                continue
             severity = Severity.HIGH if abs(off) >= severe and z >= 12 else Severity.MEDIUM
             word = "larger" if off > 0 else "smaller"
             yield _of(

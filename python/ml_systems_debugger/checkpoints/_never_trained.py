@@ -16,6 +16,7 @@ __all__ = ["never_trained"]
 
 MIN_ALIVE = 2
 MIN_STEPS = 10
+_WIDE = ("float32", "bfloat16", "float64")
 _SECOND_MOMENT = re.compile(r"(?<![^./])(exp_avg_sq|square_avg)(?![^./])")
 
 
@@ -28,13 +29,12 @@ def never_trained(table: TensorTable) -> Iterator[CheckpointFinding]:
     after ten steps at least where the count of steps is saved beside it.
     """
     columns = table.columns
+    usable = table.tensors.of_type(lambda kind: kind in _WIDE, np.bool_)
+    usable &= columns["scanned"] & (columns["size"] > 0)
     found = [
         (index, match)
-        for index, info in enumerate(table.tensors)
-        if info.dtype in ("float32", "bfloat16", "float64")
-        and (match := _SECOND_MOMENT.search(info.name))
-        and columns["scanned"][index]
-        and columns["size"][index]
+        for index, name in enumerate(table.tensors.names())
+        if "_s" in name and (match := _SECOND_MOMENT.search(name)) and usable[index]
     ]
     which = np.array([index for index, _ in found], np.int64)
     if not len(which):
@@ -43,7 +43,7 @@ def never_trained(table: TensorTable) -> Iterator[CheckpointFinding]:
     alive = int((~zero).sum())
     if not zero.any() or alive < MIN_ALIVE or alive < len(which) / 2:
         return
-    places = {info.name: index for index, info in enumerate(table.tensors)}
+    places = {name: index for index, name in enumerate(table.tensors.names())}
     for at in np.flatnonzero(zero).tolist():
         index, match = found[at]
         name = table.tensors[index].name

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..kernels import BLOCK, SPAN_DTYPE
+from ._tensor_list import TensorList
 from .contract import TensorInfo
 from .dtypes import DTYPES, Dtype
 
@@ -31,14 +32,13 @@ __all__ = [
     "stretches",
 ]
 
-_T = TypeVar("_T")
-
 OPAQUE = Dtype("opaque", 8, None)
 """Bytes of a type that is not known: only their digest means something."""
 
 _GROUP_BYTES = 4 << 20
 _GROUP_GAP = 64 << 10
 _GROUP_TENSORS = 4096
+_CHUNK = 1 << 14
 
 # The order of mlsd::Dtype in cpp/include/mlsd/dtypes.hpp.
 KERNEL_CODES = {
@@ -86,7 +86,7 @@ class Plan:
 
     Parameters
     ----------
-    tensors : sequence of TensorInfo
+    tensors : TensorList
     first_row : int64 array [tensors + 1]
         Rows of tensor i are ``first_row[i] .. first_row[i + 1]``.
     work : list
@@ -97,7 +97,7 @@ class Plan:
         Exponents are counted too.
     """
 
-    tensors: Sequence[TensorInfo]
+    tensors: TensorList
     first_row: npt.NDArray[np.int64]
     work: list[Any]
     total_bytes: int
@@ -122,27 +122,24 @@ def make_plan(
     ranges : bool
         Whether exponents are counted too.
     """
+    tensors = TensorList.of(tensors)
     columns = _Columns.of(tensors)
     sizes, first_row = columns.sizes, np.zeros(len(tensors) + 1, np.int64)
     np.cumsum(-(-sizes // columns.units), out=first_row[1:])
-    plain = columns.groupable.tolist()
-    all_sizes, offsets, files = sizes.tolist(), columns.offsets.tolist(), columns.files.tolist()
     work: list[Any] = []
     pending: list[int] = []
     file, base, end = -1, 0, 0
-    for index in np.lexsort((columns.offsets, columns.files)).tolist():
-        size = all_sizes[index]
+    for index, size, offset, of_file, plain in columns.in_order():
         if size == 0:
             continue
-        offset = offsets[index]
-        if plain[index]:
-            near = files[index] == file and 0 <= offset - end <= _GROUP_GAP
+        if plain:
+            near = of_file == file and 0 <= offset - end <= _GROUP_GAP
             fits = offset + size - base <= _GROUP_BYTES and len(pending) < _GROUP_TENSORS
             if pending and not (near and fits):
                 work.append(_group(tensors, pending, first_row, columns))
                 pending = []
             if not pending:
-                file, base = files[index], offset
+                file, base = of_file, offset
             pending.append(index)
             end = offset + size
             continue
@@ -174,23 +171,31 @@ class _Columns(NamedTuple):
     groupable: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, tensors: Sequence[TensorInfo]) -> _Columns:
+    def of(cls, tensors: TensorList) -> _Columns:
         """Return the columns."""
-        names = {name: at for at, name in enumerate(sorted({i.file for i in tensors}))}
-        sizes = np.array([i.nbytes for i in tensors], np.int64)
-        units = np.array(per_type(tensors, lambda k: k.unit_bytes), np.int64)
-        bare = np.array([i.layout is None for i in tensors], np.bool_)
-        whole = np.array(per_type(tensors, _is_grouped), np.bool_)
-        items = np.array(per_type(tensors, item_bytes), np.int64)
+        sizes = tensors.sizes
+        units = per_type(tensors, lambda k: k.unit_bytes, np.int64)
+        whole = per_type(tensors, _is_grouped, np.bool_)
+        items = per_type(tensors, item_bytes, np.int64)
         return cls(
             sizes,
-            np.array([i.offset for i in tensors], np.int64),
-            np.array([names[i.file] for i in tensors], np.int64),
+            tensors.offsets,
+            tensors.files,
             units,
             items,
-            np.array(per_type(tensors, lambda k: KERNEL_CODES[k.kernel or "uint8"]), np.int64),
-            bare & whole & (sizes <= units) & (sizes // items <= BLOCK),
+            per_type(tensors, lambda k: KERNEL_CODES[k.kernel or "uint8"], np.int64),
+            tensors.packed & whole & (sizes <= units) & (sizes // items <= BLOCK),
         )
+
+    def in_order(self) -> Iterator[tuple[int, int, int, int, bool]]:
+        """Yield index, size, offset, file and whether it may be grouped, as the files have them."""
+        order = np.lexsort((self.offsets, self.files))
+        for start in range(0, len(order), _CHUNK):
+            which = order[start : start + _CHUNK]
+            yield from zip(
+                which.tolist(), self.sizes[which].tolist(), self.offsets[which].tolist(),
+                self.files[which].tolist(), self.groupable[which].tolist(), strict=True,
+            )  # fmt: skip
 
 
 def _is_grouped(kind: Dtype) -> bool:
@@ -204,10 +209,9 @@ def item_bytes(kind: Dtype) -> int:
     return kind.bits // 8 // kind.lanes if kind.kernel and not kind.quantised else 1
 
 
-def per_type(tensors: Sequence[TensorInfo], function: Callable[[Dtype], _T]) -> list[_T]:
+def per_type(tensors: TensorList, function: Callable[[Dtype], Any], dtype: Any) -> npt.NDArray[Any]:
     """Return `function` of the type of each tensor, computed once for each type."""
-    kinds = {name: function(DTYPES.get(name, OPAQUE)) for name in {i.dtype for i in tensors}}
-    return [kinds[i.dtype] for i in tensors]
+    return tensors.of_type(lambda name: function(DTYPES.get(name, OPAQUE)), dtype)
 
 
 def _units(index: int, row: int, size: int, unit: int) -> Iterator[Unit]:
@@ -216,7 +220,7 @@ def _units(index: int, row: int, size: int, unit: int) -> Iterator[Unit]:
 
 
 def _group(
-    tensors: Sequence[TensorInfo],
+    tensors: TensorList,
     members: list[int],
     first_row: npt.NDArray[np.int64],
     columns: _Columns,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Iterator
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from ..core import SchemaError
 from ..core.shown import shown
 from ._source import Source
-from .contract import TensorInfo
+from ._tensor_list import TensorList
 from .dtypes import DTYPES
 from .finding import CheckpointFinding
 
@@ -121,7 +124,7 @@ def _members(text: str, source: str) -> Iterator[tuple[str, Any]]:
 
 def read_header(
     source: Source, file: str, findings: list[CheckpointFinding], unread: list[str]
-) -> tuple[list[TensorInfo], dict[str, str]]:
+) -> tuple[TensorList, dict[str, str]]:
     """Return the tensors of one file, in order of offset, and its ``__metadata__``.
 
     A file that is too short gives a finding, and its whole tensors are returned.
@@ -140,21 +143,25 @@ def read_header(
     if text[:1] in " \t\r\n":
         findings.append(_strange(source, "begins with blanks before its first brace"))
     metadata: dict[str, str] | None = None
-    entries: dict[str, tuple[int, int, str, tuple[int, ...]]] = {}
+    tensors, hashes, strange = TensorList(), array("q"), list[str]()
     shapes: dict[str, tuple[tuple[int, ...], int]] = {}
     for name, value in _members(text, source.name):
         if name == "__metadata__":
             if metadata is not None:
                 raise SchemaError("__metadata__ occurs twice", source=source.name, offset=8)
             metadata = _metadata(source, value)
-        elif name in entries:
-            raise SchemaError(
-                "two tensors of one name in the header: readers disagree on which one counts",
-                source=source.name, offset=8, value=shown(name),
-            )  # fmt: skip
         else:
-            entries[name] = _entry(source, name, value, shapes)
-    strange = [name for name in entries if not name.isprintable()]
+            begin, end, dtype, shape = _entry(source, name, value, shapes)
+            tensors.add(name, _TYPES[dtype], shape, file, 8 + length + begin, end - begin)
+            hashes.append(hash(name))
+            if not name.isprintable():
+                strange.append(name)
+    del text
+    if (twice := tensors.repeated(np.array(hashes, np.int64))) is not None:
+        raise SchemaError(
+            "two tensors of one name in the header: readers disagree on which one counts",
+            source=source.name, offset=8, value=shown(twice),
+        )  # fmt: skip
     if strange:
         findings.append(
             CheckpointFinding.of(
@@ -163,7 +170,7 @@ def read_header(
                 f"such as {shown(strange[0])}", names=[shown(n) for n in strange[:10]],
             )
         )  # fmt: skip
-    return _placed(source, file, entries, 8 + length, findings, unread), metadata or {}
+    return _placed(source, tensors, 8 + length, findings, unread), metadata or {}
 
 
 def _strange(source: Source, what: str) -> CheckpointFinding:
@@ -197,6 +204,8 @@ def _entry(
     else:
         dtype, shape, begin, end = _fields(source, name, value)
         count = _count(source, name, shape)
+    if end >= 1 << 62:
+        raise _wrong(source, name, "its data_offsets are beyond 64 bits", [begin, end])
     bits = _BITS.get(dtype)
     if bits is None:
         raise _wrong(source, name, "its dtype is not known", dtype)
@@ -239,29 +248,24 @@ def _fields(source: Source, name: str, value: Any) -> tuple[str, tuple[int, ...]
 
 def _placed(
     source: Source,
-    file: str,
-    entries: dict[str, tuple[int, int, str, tuple[int, ...]]],
+    tensors: TensorList,
     base: int,
     findings: list[CheckpointFinding],
     unread: list[str],
-) -> list[TensorInfo]:
-    order = sorted(entries.items(), key=lambda item: item[1][:2])
-    at = 0
-    out: list[TensorInfo] = []
-    missing: list[str] = []
-    for name, (begin, end, dtype, shape) in order:
-        if begin != at:
-            what = (
-                "overlaps the one before" if begin < at else f"leaves a gap of {begin - at} bytes"
-            )
-            raise SchemaError(
-                f"tensor {shown(name)} {what}", source=source.name, offset=base + begin
-            )
-        at = end
-        if base + end > source.size:
-            missing.append(name)
-            continue
-        out.append(TensorInfo(name, _TYPES[dtype], shape, file, base + begin, end - begin))
+) -> TensorList:
+    """Return the tensors that are there, in order of offset; gaps and overlaps are refused."""
+    begins = tensors.offsets
+    ends = begins + tensors.sizes
+    order = np.lexsort((ends, begins))
+    begins, ends = begins[order], ends[order]
+    expected = np.concatenate([[base], ends[:-1]])
+    for place in np.flatnonzero(begins != expected)[:1].tolist():
+        name, begin, at = tensors.name(int(order[place])), int(begins[place]), int(expected[place])
+        what = "overlaps the one before" if begin < at else f"leaves a gap of {begin - at} bytes"
+        raise SchemaError(f"tensor {shown(name)} {what}", source=source.name, offset=begin)
+    at = int(ends[-1]) - base if len(ends) else 0
+    there = int(np.searchsorted(ends, source.size, "right"))  # the ends are in order
+    missing = [tensors.name(i) for i in order[there:].tolist()]
     if base + at > source.size:
         lack = base + at - source.size
         message = (
@@ -283,4 +287,5 @@ def _placed(
                 file=source.name, offset=base + at, bytes=source.size - base - at,
             )
         )  # fmt: skip
-    return out
+    whole = there == len(order) and bool((np.diff(order) == 1).all())
+    return tensors if whole else tensors.take(order[:there])

@@ -9,7 +9,8 @@ from ..core import SchemaError, UnsupportedFormatError
 from ..core.shown import shown
 from ._place import Place, place_of
 from ._source import open_source
-from .contract import CheckpointFormat, Options, TensorInfo, formats
+from ._tensor_list import TensorList
+from .contract import CheckpointFormat, Options, formats
 
 __all__ = ["find_format", "open_checkpoint", "read_tensors", "selected"]
 
@@ -82,10 +83,13 @@ def open_checkpoint(path: Any, options: Options | None = None) -> CheckpointForm
     return find_format(place)(place, options)
 
 
-def read_tensors(reader: CheckpointFormat) -> list[TensorInfo]:
+def read_tensors(reader: CheckpointFormat) -> TensorList:
     """Return the tensors of a checkpoint; content that breaks the format's rules is raised."""
-    out = []
-    for info in reader.tensors():
+    found = reader.tensors()
+    if isinstance(found, TensorList):
+        return found
+    out = TensorList()
+    for info in found:
         out.append(info)
         if len(out) > _MAX_TENSORS:
             raise SchemaError(f"more than {_MAX_TENSORS} tensors", source=shown(str(reader.path)))

@@ -12,7 +12,7 @@ from ._families import template
 from .changes import CheckpointDiff
 from .finding import CheckpointFinding
 from .report import CheckpointReport
-from .table import TensorRecord
+from .table import TensorRecord, TensorTable
 
 __all__ = ["human_bytes", "render", "render_diff", "render_tensors"]
 
@@ -60,7 +60,11 @@ def _summary(report: CheckpointReport) -> Iterator[str]:
     size = sum(f.bytes for f in report.files)
     read = sum(f.scanned_bytes for f in report.files)
     # A table has the names of the types without making a record of every tensor.
-    kinds = Counter(t.dtype for t in getattr(report.tensors, "tensors", report.tensors))
+    kinds = (
+        report.tensors.tensors.kinds()
+        if isinstance(report.tensors, TensorTable)
+        else Counter(t.dtype for t in report.tensors)
+    )
     what = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(6))
     yield (
         f"{report.metadata.get('format', '')}: {len(report.tensors)} tensors ({what or 'none'}) "

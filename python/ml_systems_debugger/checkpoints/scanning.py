@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..core import ConfigurationError, check_count
 from ..core.shown import shown
 from ._engine import Measured, default_workers, run_plan
 from ._judge import judge
 from ._place import without_secrets
 from ._plan import Plan, make_plan
-from .contract import CheckpointFormat, Options, TensorInfo
+from ._tensor_list import TensorList
+from .contract import CheckpointFormat, Options
 from .finding import CheckpointFinding
 from .opening import open_checkpoint, read_tensors, selected
 from .report import CheckpointReport, FileRecord
@@ -82,15 +85,15 @@ def scan(
     return conclude(facts, plan, measured)
 
 
-def chosen(
-    tensors: list[TensorInfo], include: Sequence[str], exclude: Sequence[str]
-) -> list[TensorInfo]:
+def chosen(tensors: TensorList, include: Sequence[str], exclude: Sequence[str]) -> TensorList:
+    """Return the tensors whose names are asked for."""
     for what, patterns in (("include", include), ("exclude", exclude)):
         if isinstance(patterns, str):
             raise ConfigurationError(f"{what} is a sequence of patterns, got {patterns!r}")
     if not include and not exclude:
         return tensors
-    return [i for i in tensors if selected(i.name, tuple(include), tuple(exclude))]
+    wanted = [selected(name, tuple(include), tuple(exclude)) for name in tensors.names()]
+    return tensors.take(np.flatnonzero(wanted))
 
 
 def measure(
@@ -133,6 +136,7 @@ class Facts:
 
 def conclude(facts: Facts, plan: Plan, measured: Measured) -> CheckpointReport:
     """Combine the partials and judge them."""
+    plan.work.clear()  # what is done is let go: it is as large as its results
     table = TensorTable.of(plan, measured)
     unread = list(facts.unread)
     lacking = int((~table.columns["scanned"]).sum())

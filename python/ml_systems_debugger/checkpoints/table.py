@@ -17,10 +17,11 @@ from ..kernels import combine_rows
 from ._engine import Measured
 from ._plan import Plan, dtype_of, per_type
 from ._ranges import RangeCounts
-from .contract import TensorInfo
+from ._tensor_list import TensorList
 
 __all__ = ["STATISTICS", "TensorRecord", "TensorTable"]
 
+_CHUNK = 1 << 15
 _COUNTS = ("size", "nan", "posinf", "neginf", "zero", "subnormal")
 _VALUES = ("min", "max", "absmax", "mean", "std", "l1", "l2")
 STATISTICS = (*_COUNTS, *_VALUES)
@@ -89,7 +90,7 @@ class TensorTable(Sequence[TensorRecord]):
 
     Parameters
     ----------
-    tensors : sequence of TensorInfo
+    tensors : TensorList
     columns : structured array [tensors]
     ranges : mapping
         By tensor, where they were asked for.
@@ -97,7 +98,7 @@ class TensorTable(Sequence[TensorRecord]):
 
     def __init__(
         self,
-        tensors: Sequence[TensorInfo],
+        tensors: TensorList,
         columns: npt.NDArray[np.void],
         ranges: Mapping[int, RangeCounts] = MappingProxyType({}),
     ) -> None:
@@ -116,9 +117,10 @@ class TensorTable(Sequence[TensorRecord]):
         out["first"] = -1
         units = np.diff(first_row)
         out["scanned"] = _all_done(first_row, measured.done)
-        out["judged"] = per_type(tensors, lambda k: k.kernel is not None)
+        out["judged"] = per_type(tensors, lambda k: k.kernel is not None, np.bool_)
         one = np.flatnonzero((units == 1) & out["scanned"])
-        _single(out, one, measured, first_row)
+        for start in range(0, len(one), _CHUNK):  # the arrays in between stay small
+            _single(out, one[start : start + _CHUNK], measured, first_row)
         for index in np.flatnonzero((units > 1) & out["scanned"]).tolist():
             rows = slice(int(first_row[index]), int(first_row[index + 1]))
             kind = dtype_of(tensors[index])
