@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ml_systems_debugger import diagnose
-from ml_systems_debugger.core import Severity
+from ml_systems_debugger.core import Severity, detectors, word
 from ml_systems_debugger.ingestion import find_runs, open_source
 
 FORMATS = Path(__file__).resolve().parents[3] / "shared" / "real-runs" / "formats"
@@ -116,3 +116,11 @@ def test_names_and_counts(path: Path) -> None:
 )
 def test_what_went_well_has_nothing_at_high(path: Path) -> None:
     assert [f.message for f in diagnose(path).failures if f.severity >= Severity.HIGH] == []
+
+
+@pytest.mark.parametrize("name", ["viz", "whisper"])
+def test_what_learns_by_heart_is_overfitting(name: str) -> None:
+    if "overfitting" not in detectors.names:
+        pytest.skip("no detector of overfitting is registered")
+    (path,) = (path for path in runs() if name in str(path))
+    assert "overfitting" in {word(f.failure_mode) for f in diagnose(path).failures}

@@ -1,5 +1,6 @@
 """The detectors: one failure mode per module, each a fold over the history of a run."""
 
+from .collective_fault import CollectiveFaultDetector
 from .distributed_desync import DistributedDesyncDetector
 from .distribution_drift import DistributionDriftDetector
 from .divergent_training import DivergentTrainingDetector
@@ -18,6 +19,7 @@ from .straggler_effect import StragglerEffectDetector
 from .training_serving_skew import TrainingServingSkewDetector
 
 __all__ = [
+    "CollectiveFaultDetector",
     "DistributedDesyncDetector",
     "DistributionDriftDetector",
     "DivergentTrainingDetector",

@@ -54,10 +54,11 @@ class FlightRecorderIngestor(BaseIngestor):
     - ``collective_time``: seconds from start to completion, where they were seen.
 
     What went wrong stands under ``collective_faults`` in the metadata and as
-    ``log_event``, each at its collective and its rank: ranks that did not join
-    one that others wait in, ranks that call something else than the others,
-    calls that did not complete. What the recorders saw is a moment: without a
-    hang, a rank that is about to call may be among those that did not join.
+    ``log_event`` with its ``log_event_kind``, each at its collective and its
+    rank: ranks that did not join one that others wait in, ranks that call
+    something else than the others, calls that did not complete. What the
+    recorders saw is a moment: without a hang, a rank that is about to call may
+    be among those that did not join.
     """
 
     def ingest(self, source: Any) -> SignalSet:
@@ -200,13 +201,17 @@ def _of_group(dumps: Sequence[Dump], group: str, several: bool) -> Iterator[Seri
 
 def _events(faults: Sequence[Fault]) -> Iterator[Series]:
     """Yield the faults as text, each at the ranks at fault, or at none where that is open."""
-    by_rank: dict[int | None, list[tuple[int, str]]] = {}
+    by_rank: dict[int | None, list[Fault]] = {}
     for fault in faults:
         for rank in fault.ranks or (None,):
-            by_rank.setdefault(rank, []).append((fault.seq, fault.message))
+            by_rank.setdefault(rank, []).append(fault)
     for rank, found in by_rank.items():
-        found.sort(key=lambda pair: pair[0])
-        texts = np.empty(len(found), dtype=object)
-        texts[:] = [text for _, text in found]
-        key = SeriesKey("log_event", None, None, rank, kind=SeriesKind.TEXT)
-        yield Series(key, np.array([seq for seq, _ in found], np.int64), texts)
+        found.sort(key=lambda fault: fault.seq)
+        steps = np.array([fault.seq for fault in found], np.int64)
+        for name, words in (
+            ("log_event", [fault.message for fault in found]),
+            ("log_event_kind", [f"collective_{fault.kind}" for fault in found]),
+        ):
+            texts = np.empty(len(found), dtype=object)
+            texts[:] = words
+            yield Series(SeriesKey(name, None, None, rank, kind=SeriesKind.TEXT), steps, texts)

@@ -29,8 +29,9 @@ def notes_of(report: DebugReport) -> list[str]:
         if len(texts) > _EACH:
             notes.append(f"and {len(texts) - _EACH} more of this kind")
     for fault in _items(metadata.get("collective_faults"))[:_EACH]:
-        if isinstance(fault, Mapping) and fault.get("message"):
-            notes.append(str(fault["message"]))
+        # The others are findings in these very words; this one tells the places in the code.
+        if isinstance(fault, Mapping) and fault.get("kind") == "not_joined":
+            notes.append(str(fault.get("message")))
     notes += _messages(_items(metadata.get("log_events")), metadata.get("log_event_kinds"))
     return [shortened(printable(note), _LONG) for note in notes]
 
