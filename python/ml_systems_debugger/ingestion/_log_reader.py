@@ -88,7 +88,7 @@ class LogReader:
         self._all: dict[tuple[Any, ...], _Matched] = {}
         self._events: tuple[list[int], list[str]] = ([], [])
         self._stated: dict[str, tuple[list[int], list[float]]] = {}
-        self._kinds: Counter[str] = Counter()
+        self._kinds: list[str] = []  # of every message
         self._last = ""
         self._last_event = ("", "")
         self._tracebacks: dict[str, Frames] = {}  # by what the launcher puts before its lines
@@ -167,7 +167,7 @@ class LogReader:
         row = len(self.lines)
         self._events[0].append(row)
         self._events[1].append(text)
-        self._kinds[kind_of(text)] += 1
+        self._kinds.append(kind_of(text))
         self.lines.append(number)
         stated = dict(measures_of(text))
         if rank:
@@ -193,7 +193,7 @@ class LogReader:
             texts[:] = self._events[1]
             places = np.array(self._events[0], np.int64)
             kinds = np.empty(len(texts), dtype=object)
-            kinds[:] = [kind_of(text) for text in texts]
+            kinds[:] = self._kinds
             columns["log_event"] = Column(texts, places)
             columns["log_event_kind"] = Column(kinds, places)
         if "step" not in columns:
@@ -201,7 +201,7 @@ class LogReader:
         dialects = {m.parsed.dialect for m in self._all.values()} - {""}
         metadata: dict[str, Any] = {"format": "log", "dialects": sorted(dialects)}
         if self._events[0]:
-            metadata["log_event_kinds"] = dict(self._kinds)
+            metadata["log_event_kinds"] = dict(Counter(self._kinds))
             metadata["log_events"] = self._listed(columns.get("step"))
         if self.repeated:
             metadata["repeated_lines"] = self.repeated
@@ -214,7 +214,7 @@ class LogReader:
         rows, texts = self._events
         listed = []
         for at in [*range(len(rows))[:_KEPT], *range(len(rows))[_KEPT:][-_KEPT:]]:
-            event: dict[str, Any] = {"line": self.lines[rows[at]], "kind": kind_of(texts[at])}
+            event: dict[str, Any] = {"line": self.lines[rows[at]], "kind": self._kinds[at]}
             step = None if steps is None else _step_at(steps, rows[at])
             if step is not None:
                 event["step"] = step
