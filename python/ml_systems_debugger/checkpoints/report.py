@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import islice
 from typing import Any
 
 from ..core import Severity, freeze, to_jsonable
@@ -13,11 +14,12 @@ from ..core.frozen import FrozenDict
 from ..core.shown import shown
 from ..core.verdict import Verdict
 from .finding import CheckpointFinding
-from .table import TensorRecord
+from .table import TensorRecord, TensorTable
 
 __all__ = ["SCHEMA_VERSION", "CheckpointReport", "CheckpointStatus", "FileRecord"]
 
 SCHEMA_VERSION = "1.0"
+_BATCH = 4096
 
 
 class CheckpointStatus(str, Enum):
@@ -103,7 +105,7 @@ class CheckpointReport:
             "schema_version": SCHEMA_VERSION,
             "status": self.status.value,
             "files": [f.to_dict() for f in self.files],
-            "tensors": [t.to_dict() for t in self.tensors],
+            "tensors": self._terms(),
             "findings": [f.to_dict() for f in self.findings],
             "metadata": {
                 **to_jsonable(self.metadata), "path": shown(self.path, 4096),
@@ -111,9 +113,40 @@ class CheckpointReport:
             },
         }  # fmt: skip
 
+    def _terms(self) -> list[dict[str, Any]]:
+        if isinstance(self.tensors, TensorTable):
+            from ._table_json import table_terms
+
+            return list(table_terms(self.tensors))
+        return [t.to_dict() for t in self.tensors]
+
+    def json_parts(self, indent: int | None = 2) -> Iterator[str]:
+        """Yield the text of `to_json` in parts: a large one need never be held whole."""
+        if not isinstance(self.tensors, TensorTable) or not len(self.tensors):
+            yield _dumped(self.to_dict(), indent)
+            return
+        from ._table_json import table_texts
+
+        bare = replace(self, tensors=()).to_dict()
+        keys = list(bare)
+        at = keys.index("tensors")
+        end, pad, deep = ("}", "", "") if indent is None else (
+            "\n}", "\n" + " " * indent, "\n" + " " * (2 * indent)
+        )  # fmt: skip
+        comma = ", " if indent is None else ","
+        yield _dumped({k: bare[k] for k in keys[:at]}, indent).removesuffix(end)
+        yield f'{comma}{pad}"tensors": ['
+        texts = table_texts(self.tensors, indent, 2)
+        first = True
+        while batch := list(islice(texts, _BATCH)):
+            yield ("" if first else comma) + deep + f"{comma}{deep}".join(batch)
+            first = False
+        yield f"{pad}]{comma}"
+        yield _dumped({k: bare[k] for k in keys[at + 1 :]}, indent).removeprefix("{")
+
     def to_json(self, indent: int | None = 2) -> str:
         """Return the report as strict JSON (no NaN token)."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+        return "".join(self.json_parts(indent))
 
     def to_verdict(self) -> Verdict:
         """Return what SARIF, JUnit and CI annotations need."""
@@ -131,3 +164,7 @@ class CheckpointReport:
         from .render import render
 
         return render(self, "text")
+
+
+def _dumped(terms: Any, indent: int | None) -> str:
+    return json.dumps(terms, indent=indent, allow_nan=False, ensure_ascii=False)

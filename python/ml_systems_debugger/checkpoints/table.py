@@ -19,19 +19,19 @@ from ._plan import Plan, dtype_of, per_type
 from ._ranges import RangeCounts
 from ._tensor_list import TensorList
 
-__all__ = ["STATISTICS", "TensorRecord", "TensorTable"]
+__all__ = ["STATISTICS", "VALUES", "TensorRecord", "TensorTable"]
 
 _CHUNK = 1 << 15
 _COUNTS = ("size", "nan", "posinf", "neginf", "zero", "subnormal")
-_VALUES = ("min", "max", "absmax", "mean", "std", "l1", "l2")
-STATISTICS = (*_COUNTS, *_VALUES)
+VALUES = ("min", "max", "absmax", "mean", "std", "l1", "l2")
+STATISTICS = (*_COUNTS, *VALUES)
 """Names of the statistics. Over the finite values; NaN where there is none (norms: 0). Of
 complex numbers their parts are counted, of quantised types the scales of their
 blocks."""
 
 _COLUMNS = np.dtype(
     [(n, np.uint64) for n in _COUNTS]
-    + [(n, np.float64) for n in _VALUES]
+    + [(n, np.float64) for n in VALUES]
     + [("first", np.int64), ("digest", np.uint64), ("saturated", np.int64)]
     + [("scanned", np.bool_), ("judged", np.bool_)]
 )
@@ -112,7 +112,7 @@ class TensorTable(Sequence[TensorRecord]):
         """Combine the partials of every tensor in their fixed tree."""
         tensors, first_row = plan.tensors, plan.first_row
         out = np.zeros(len(tensors), _COLUMNS)
-        for name in _VALUES:
+        for name in VALUES:
             out[name] = 0.0 if name in ("l1", "l2") else np.nan
         out["first"] = -1
         units = np.diff(first_row)
@@ -130,6 +130,11 @@ class TensorTable(Sequence[TensorRecord]):
                 _combined(out, index, measured.rows[rows])
             out["saturated"][index] = measured.saturated[rows].sum()
         return cls(tensors, out, measured.ranges)
+
+    @property
+    def narrow(self) -> npt.NDArray[np.bool_]:
+        """Which tensors are of a type narrow enough that values at its limit are counted."""
+        return per_type(self.tensors, lambda k: k.maximum is not None, np.bool_)
 
     def record(self, index: int) -> TensorRecord:
         """Return the record of one tensor."""
@@ -260,7 +265,7 @@ def _joined(out: npt.NDArray[np.void], index: int, rows: npt.NDArray[np.void]) -
     if count:
         values = (low, high, max(abs(low), abs(high)), mean, sqrt(deviations / count), total,
                   sqrt(squares))  # fmt: skip
-        for name, value in zip(_VALUES, values, strict=True):
+        for name, value in zip(VALUES, values, strict=True):
             out[name][index] = value
     out["first"][index] = _first(rows)
     out["digest"][index] = np.add.reduce(rows["digest"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -96,14 +96,16 @@ def report_of(
         raise UsageFailure(os_reason(path, error)) from error
 
 
-def rendered(reports: Sequence[CheckpointReport], output_format: str, fail_on: str = NEVER) -> str:
-    """Return one report, or several as one text."""
+def rendered(
+    reports: Sequence[CheckpointReport], output_format: str, fail_on: str = NEVER
+) -> str | Iterable[str]:
+    """Return one report, or several, as one text; a large one in parts."""
     if output_format in VERDICT_FORMATS:
         return verdicts_text([r.to_verdict() for r in reports], output_format, fail_on)
     if output_format != "json":
         return "\n\n".join(render(r, output_format) for r in reports)
     if len(reports) == 1:
-        return reports[0].to_json()
+        return reports[0].json_parts()
     worst = max((r.status for r in reports), key=list(CheckpointStatus).index)
     terms = {
         "schema_version": checkpoints.report.SCHEMA_VERSION,

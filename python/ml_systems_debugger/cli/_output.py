@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -34,8 +34,10 @@ class UsageFailure(click.ClickException):
     exit_code = EXIT_USAGE
 
 
-def write_output(text: str, path: str | None) -> None:
-    """Write `text` to `path` (replaced only once all of it is on disk) or to stdout.
+def write_output(text: str | Iterable[str], path: str | None) -> None:
+    """Write `text`, whole or in parts, to stdout or to `path`.
+
+    A file is replaced only once all of it is on disk.
 
     Raises
     ------
@@ -43,27 +45,32 @@ def write_output(text: str, path: str | None) -> None:
         Where it cannot be written; an old file stays as it was.
     """
     name = "standard output" if path is None or path == "-" else path
+    parts = [text] if isinstance(text, str) else text
     try:
         if path is None or path == "-":
-            _to_stdout(text)
+            _to_stdout(parts)
         else:
-            _to_file(text, Path(path))
+            _to_file(parts, Path(path))
     except OSError as error:
         raise UsageFailure(f"{name}: cannot be written: {error.strerror or error}") from error
 
 
-def _to_stdout(text: str) -> None:
+def _to_stdout(parts: Iterable[str]) -> None:
     try:
-        click.echo(text)
+        for part in parts:
+            click.echo(part, nl=False)
+        click.echo()
     except BrokenPipeError:
         # Whoever reads has seen enough; the exit code still says the verdict. Nothing is left to
         # be flushed into the broken pipe at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _to_file(text: str, target: Path) -> None:
+def _to_file(parts: Iterable[str], target: Path) -> None:
     if target.exists() and not target.is_file():  # /dev/stdout, a pipe: nothing to replace
-        target.write_text(text + "\n", encoding="utf-8")
+        with target.open("w", encoding="utf-8") as out:
+            out.writelines(parts)
+            out.write("\n")
         return
     temporary = None
     try:
@@ -72,7 +79,7 @@ def _to_file(text: str, target: Path) -> None:
             delete=False,
         ) as out:  # fmt: skip
             temporary = Path(out.name)
-            out.write(text)
+            out.writelines(parts)
             out.write("\n")
             out.flush()
             os.fsync(out.fileno())

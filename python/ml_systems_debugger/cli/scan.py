@@ -7,7 +7,7 @@ import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +241,7 @@ def inspect(
         report_of(path, lambda p, _: checkpoints.inspect(p, **chosen), None) for path in paths
     ]
     if output_format == "text":
-        text = "\n\n".join(
+        text: str | Iterable[str] = "\n\n".join(
             "\n".join([render(r, "text").partition("\n\nTensors:")[0], "",
                        *render_tensors(list(r.tensors))]) for r in reports
         )  # fmt: skip
