@@ -13,6 +13,7 @@ from .label_leakage import LabelLeakageDetector
 from .loss_plateau import LossPlateauDetector
 from .memory_fragmentation import MemoryFragmentationDetector
 from .nan_detection import NaNDetectionDetector
+from .non_determinism import NonDeterminismDetector
 from .oom_precursor import OomPrecursorDetector
 from .partial_worker_failure import PartialWorkerFailureDetector
 from .straggler_effect import StragglerEffectDetector
@@ -32,6 +33,7 @@ __all__ = [
     "LossPlateauDetector",
     "MemoryFragmentationDetector",
     "NaNDetectionDetector",
+    "NonDeterminismDetector",
     "OomPrecursorDetector",
     "PartialWorkerFailureDetector",
     "StragglerEffectDetector",
