@@ -163,7 +163,7 @@ class NonDeterminismDetector(BaseDetector):
         return None not in known and known[0][1] != known[1][1]
 
     def _pair(self, state: FoldState, a: str | None, b: str | None) -> dict[str, Any]:
-        fresh = {"runs": [_shown(a), _shown(b)], "places": {}, "first": None}
+        fresh: dict[str, Any] = {"runs": [_shown(a), _shown(b)], "places": {}, "first": None}
         pair: dict[str, Any] = state.memory["pairs"].setdefault(f"{_shown(a)}|{_shown(b)}", fresh)
         return pair
 
@@ -177,7 +177,7 @@ class NonDeterminismDetector(BaseDetector):
             return True
         places = pair["places"].values()
         told = [one["telling"] for one in places if step is None or one["step"] == step]
-        return sum(told) >= self.agreeing
+        return bool(sum(told) >= self.agreeing)
 
     def _finding(self, state: FoldState, pair: dict[str, Any], at: int | None = None) -> Finding:
         """Return the finding as it stands; with `at` as it stood at that step."""
