@@ -23,6 +23,7 @@ from ml_systems_debugger.checkpoints import (
 )  # fmt: skip
 from ml_systems_debugger.checkpoints._digest import part_digest
 from ml_systems_debugger.checkpoints._source import Folder
+from ml_systems_debugger.cli._checkpoints import exit_code
 from ml_systems_debugger.core import (
     ConfigurationError,
     RegistryError,
@@ -108,6 +109,7 @@ def test_a_file_that_changes_under_the_scan(
     report = scan(tmp_path / "m.safetensors", workers=1)
     assert report.status.value == "incomplete"
     assert report.metadata["changed"]
+    assert exit_code([report], "high") == 3
     assert any("m.safetensors" in sentence for sentence in report.unread)
 
 

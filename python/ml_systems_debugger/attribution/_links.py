@@ -176,4 +176,4 @@ def _same(condition: Condition) -> tuple[str, str, str]:
 
 def _said(condition: Condition, facts: Facts) -> str:
     """Return the condition in words, with its numbers where they are known."""
-    return fill(condition.says, facts) or str(replace(condition, says=""))
+    return fill(condition.says, facts) or str(condition)

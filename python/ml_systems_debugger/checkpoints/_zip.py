@@ -31,6 +31,7 @@ _MIN_ENTRY = _CENTRAL.size + 1
 _USUAL_HEADER = 512  # a local header with its name and padding
 _U32 = 0xFFFFFFFF
 _U16 = 0xFFFF
+_NEWEST = 63  # of the zip format, times ten
 
 
 class Member(NamedTuple):
@@ -152,7 +153,7 @@ def _entry(source: Source, data: bytes, at: int, base: int) -> tuple[int, int, M
     """Return the place behind an entry, its local header's offset, and the member."""
     if at + _CENTRAL.size > len(data):
         raise SchemaError("the zip directory is cut off", source=source.name, offset=base + at)
-    (signature, _, _, flags, method, _, _, _, stored, size, name_length, extra_length,
+    (signature, _, needed, flags, method, _, _, _, stored, size, name_length, extra_length,
      comment_length, disk, _, _, local) = _CENTRAL.unpack_from(data, at)  # fmt: skip
     begin = at + _CENTRAL.size
     end = begin + name_length + extra_length + comment_length
@@ -166,6 +167,11 @@ def _entry(source: Source, data: bytes, at: int, base: int) -> tuple[int, int, M
         )
     if disk not in (0, _U16):
         raise UnsupportedFormatError("a zip archive over several disks", source=source.name)
+    if needed & 0xFF > _NEWEST:
+        raise UnsupportedFormatError(
+            f"member {shown(name)} needs a version of zip that is not known", source=source.name,
+            offset=base + at, value=needed & 0xFF,
+        )  # fmt: skip
     extra = data[begin + name_length : begin + name_length + extra_length]
     if _U32 in (stored, size, local):
         size, stored, local = _zip64(source, extra, size, stored, local, base + at)
