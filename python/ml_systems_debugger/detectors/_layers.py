@@ -1,0 +1,146 @@
+"""The fold of detectors that follow one quantity of every layer for a condition that lasts."""
+
+# ruff: noqa: ARG002 - the hooks of `LayerDetector` have the same arguments everywhere
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core import (
+    BaseDetector,
+    Column,
+    Context,
+    DetectionResult,
+    Event,
+    Finding,
+    FoldState,
+    Outcome,
+    Series,
+    SeriesKey,
+    SeriesKind,
+    SignalSet,
+)
+from ._streaks import STREAK, Turn, streaks
+from ._trail import Floats
+
+__all__ = ["LayerDetector"]
+
+_SEPARATE = 4  # findings per series
+
+
+class LayerDetector(BaseDetector):
+    """Follows series of `followed` names; a subclass says what is bad and for how long.
+
+    Every series is judged by itself while the run goes on; what the other
+    layers say is weighed at the end, by `weigh`.
+    """
+
+    followed: ClassVar[tuple[str, ...]]
+    """Names of the quantities that are judged, per layer."""
+    witnesses: ClassVar[tuple[str, ...]] = ()
+    """Names of quantities of which only the last values are remembered."""
+    columns: ClassVar[dict[str, Column]] = {}
+    """Further columns that `bad` keeps."""
+    calm: ClassVar[int] = 3
+    """Values in a row that end an occurrence."""
+
+    @property
+    @abstractmethod
+    def need(self) -> int:
+        """Values in a row that make an occurrence."""
+
+    @abstractmethod
+    def bad(
+        self, state: FoldState, row: int, key: SeriesKey, values: Floats
+    ) -> npt.NDArray[np.bool_]:
+        """Return which values [n] are bad; may keep what it needs in its own columns."""
+
+    @abstractmethod
+    def opened(self, state: FoldState, row: int, key: SeriesKey, turn: Turn) -> Finding:
+        """Return the finding of an occurrence."""
+
+    def weigh(self, state: FoldState, findings: list[Finding]) -> list[Finding]:
+        """Return findings in the light of all series."""
+        return findings
+
+    def init(self, context: Context | None = None) -> FoldState:
+        """Return a fresh state."""
+        columns = {
+            **STREAK, "value": Column(np.float64, (), np.nan), "count": Column(np.int64),
+            "opened": Column(np.int64), "started": Column(np.int64),
+            "positive": Column(np.int64), **self.columns,
+        }  # fmt: skip
+        state = FoldState(self.name, 1, columns)
+        facts = {k: v for k, v in (context or {}).items() if isinstance(v, (str, int, float))}
+        state.memory.update(open={}, context=facts)
+        return state
+
+    def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
+        """Fold a run of closed steps; see `BaseDetector.update`."""
+        for one in chunk.series:
+            if one.kind is not SeriesKind.SCALAR or not len(one):
+                continue
+            if one.key.name in self.followed and one.key.layer is not None:
+                self._follow(state, one)
+            elif one.key.name in self.witnesses:
+                row = state.row(one.key)
+                state["positive"][row] += int((one.values > 0).sum())
+                state["value"][row] = one.values[-1]
+                state["latest"][row] = one.steps[-1]
+                state["count"][row] += len(one)
+        return tuple(state.take_events())
+
+    def _follow(self, state: FoldState, one: Series) -> None:
+        row = state.row(one.key)
+        values = np.ascontiguousarray(one.values)
+        if not state["count"][row]:
+            state["started"][row] = one.steps[0]
+        holds = self.bad(state, row, one.key, values)
+        steps = one.steps
+        for turn in streaks(state, row, holds, steps, self.need, self.calm):
+            place = str(row)
+            if turn.kind == "open":
+                if state["opened"][row] >= _SEPARATE:
+                    state.dropped_findings += 1
+                    continue
+                finding = self.opened(state, row, one.key, turn)
+                state["opened"][row] += 1
+                if state.open(int(steps[turn.at]), finding):
+                    state.memory["open"][place] = finding.finding_id
+            else:
+                finding_id = state.memory["open"].pop(place, None)
+                before = state.findings.get(finding_id or "")
+                if before is not None:
+                    told = {**before.evidence, "recovered": True}
+                    ended = replace(before, end_step=turn.last, evidence=told)
+                    state.close(int(steps[turn.at]), ended)
+        state["count"][row] += len(values)
+        state["value"][row] = values[-1]
+
+    def rows(self, state: FoldState, *names: str) -> list[tuple[int, SeriesKey]]:
+        """Return rows and keys of quantities."""
+        return [(row, key) for row, key in enumerate(state.keys) if key.name in names]
+
+    def conclude(self, state: Any) -> DetectionResult:
+        """Return what the state says; see `BaseDetector.conclude`."""
+        rows = [(r, k) for r, k in self.rows(state, *self.followed) if k.layer is not None]
+        ready = [key.name for row, key in rows if state["count"][row] >= self.need]
+        more: dict[str, Any] = {"judged": tuple(dict.fromkeys(ready))}
+        if not ready:
+            what = " or ".join(f"{name} per layer" for name in self.followed)
+            if rows:
+                most = max(int(state["count"][row]) for row, _ in rows)
+                more["outcome"] = Outcome.INSUFFICIENT
+                more["reason"] = f"{most} values of {what}, {self.need} are needed"
+            else:
+                more["outcome"] = Outcome.NOT_APPLICABLE
+                more["reason"] = f"no {what} is in the input"
+        elif state.dropped_findings:
+            more["reason"] = f"{state.dropped_findings} further occurrences are only counted"
+        found = self.weigh(state, list(state.findings.values()))
+        return DetectionResult.of_findings(self.failure_mode, self.name, found, **more)

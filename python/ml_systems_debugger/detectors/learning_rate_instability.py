@@ -1,0 +1,298 @@
+"""A learning rate that jumps, and a loss that answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core import (
+    AttributionRule,
+    BaseDetector,
+    Column,
+    Condition,
+    Context,
+    DetectionResult,
+    Event,
+    FailureMode,
+    Finding,
+    FoldState,
+    Outcome,
+    RootCause,
+    Series,
+    SeriesKey,
+    Severity,
+    SignalSet,
+    check_count,
+    check_positive,
+    detectors,
+)
+from ._learning import is_learning_rate, is_training_loss
+from ._trail import evidence, sureness
+
+__all__ = ["LearningRateInstabilityDetector"]
+
+_SOURCE = "Zhang et al., AutoTrainer, ICSE 2021; Goodfellow et al., Deep Learning, 2016, 8.3"
+_RULES = (
+    AttributionRule(
+        "LRI001", FailureMode.LR_INSTABILITY, RootCause.LEARNING_RATE_SCHEDULE_FAULT, 0.8,
+        "The learning rate rose from {lr_before} to {lr_after} within one step at step "
+        "{onset_step}, {over_usual} times what it had ever been.",
+        remediation=(("Check the schedule at step {onset_step}: a resume that lost its place, "
+                     "units of epochs taken for steps, a factor applied twice."),),
+        source=_SOURCE,
+    ),
+    AttributionRule(
+        "LRI002", FailureMode.LR_INSTABILITY, RootCause.LEARNING_RATE_TOO_HIGH, 0.45,
+        "A learning rate of {lr_after} is too high: the loss rose from {loss_before} to "
+        "{loss_after}.",
+        when=(Condition("loss_rise", ">=", 1.2, "the loss rose {loss_rise} times after it"),),
+        remediation=("Go back to a rate of {lr_before}.",),
+        source=_SOURCE,
+    ),
+    AttributionRule(
+        "LRI003", FailureMode.LR_INSTABILITY, RootCause.OPTIMIZER_STATE_LOST, 0.4,
+        "The run was resumed before step {onset_step} with another learning rate.",
+        when=(Condition("after_restart", "==", True, "it came with a restart"),),
+        remediation=("Save and load the scheduler with the optimizer.",),
+        source=_SOURCE,
+    ),
+)  # fmt: skip
+
+_KEPT = 8
+_LOOK = 16  # losses before and after
+
+
+@detectors.register("learning_rate_instability")
+@dataclass(frozen=True)
+class LearningRateInstabilityDetector(BaseDetector):
+    """A learning rate that jumps beyond anything it had been.
+
+    What it detects
+    ---------------
+    A rise of the learning rate within one measurement by `factor` or more, to
+    `factor` times its greatest value so far or more; with what the loss did.
+
+    Why it matters
+    --------------
+    A schedule that is wrong at one step undoes all steps before: a resume that
+    restarts the warm-up without the optimizer's memory, epochs taken for
+    steps, a factor applied twice.
+
+    How it decides
+    --------------
+    Warm-ups rise by little from step to step, warm restarts and cycles return
+    to what was there before: neither goes beyond the greatest rate so far
+    within one step. The first `settled` measurements are left out. Medium; high
+    where the median of the next 16 training losses stands `loss_rise` times
+    above the 16 before. Jumps that follow within 200 measurements of another
+    belong to it and are counted.
+
+    Parameters
+    ----------
+    factor : float
+    loss_rise : float
+    settled : int
+        Measurements.
+
+    Evidence
+    --------
+    ``series``, ``lr_before``, ``lr_after``, ``over_usual``, ``jumps``,
+    ``loss_before``, ``loss_after``, ``loss_rise``, ``after_restart``,
+    ``onset_step``, ``onset_low``, ``onset_high``.
+
+    Examples
+    --------
+    >>> from ml_systems_debugger.core import Signal
+    >>> run = [Signal("lr", 0.1 if i >= 300 else 0.001, step=i) for i in range(400)]
+    >>> run += [Signal("loss", 5.0 if i > 300 else 0.5, step=i) for i in range(400)]
+    >>> found = LearningRateInstabilityDetector().detect(run)
+    >>> found.severity.value, found.onset_step, found.evidence["over_usual"]
+    ('high', 300, 100.0)
+    """
+
+    failure_mode = FailureMode.LR_INSTABILITY
+    required_signals = ("lr",)
+    attribution_rules = _RULES
+
+    factor: float = 4.0
+    loss_rise: float = 1.2
+    settled: int = 20
+
+    def __post_init__(self) -> None:
+        check_positive(factor=self.factor, loss_rise=self.loss_rise)
+        check_count(2, settled=self.settled)
+
+    def init(self, context: Context | None = None) -> FoldState:  # noqa: ARG002 - the contract's
+        """Return a fresh state."""
+        columns = {
+            "seen": Column(np.int64),
+            "last": Column(np.float64, (), np.nan),
+            "last_step": Column(np.int64),
+            "most": Column(np.float64),
+            "usual": Column(np.float64),  # greatest rate before the first jump
+            "jumps": Column(np.int64),
+            "inherited": Column(np.int64),  # measurements of the segments before a restart
+            "jump_at": Column(np.int64),  # number of measurements at the last jump
+            "losses": Column(np.float64, (_LOOK,), np.nan),
+        }
+        state = FoldState(self.name, 1, columns)
+        state.memory["jumps"] = []  # facts of each, bounded by _KEPT per series
+        return state
+
+    def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
+        """Fold a run of closed steps; see `BaseDetector.update`."""
+        for one in chunk.series:
+            if is_learning_rate(one.key) and len(one):
+                self._rates(state, one)
+        for one in chunk.series:
+            if is_training_loss(one.key) and len(one):
+                self._losses(state, one)
+        return tuple(state.take_events())
+
+    def _rates(self, state: FoldState, one: Series) -> None:
+        before_restart = one.key._replace(segment=one.key.segment - 1)
+        new = one.key not in state.keys
+        row = state.row(one.key)
+        if new and one.key.segment and before_restart in state.keys:
+            old = state.row(before_restart)
+            for name in ("last", "last_step", "most", "seen"):
+                state[name][row] = state[name][old]
+            state["inherited"][row] = state["seen"][old]
+        values = np.nan_to_num(np.asarray(one.values), nan=0.0, posinf=0.0, neginf=0.0)
+        values = np.clip(values, 0.0, 1e300)
+        before = np.concatenate([[np.nan_to_num(state["last"][row])], values[:-1]])
+        most = np.maximum.accumulate(np.concatenate([[state["most"][row]], values]))[:-1]
+        places = np.arange(len(values)) + int(state["seen"][row])
+        jumped = (values >= self.factor * before) & (values >= self.factor * most)
+        jumped &= (places >= self.settled) & (most > 0)
+        # Once it has jumped, coming back to that height is one more jump of the same fault.
+        again = (values >= self.factor * before) & (places >= self.settled) & (most > 0)
+        marks = np.flatnonzero(jumped | (again & (state["jumps"][row] > 0)))
+        if not state["jumps"][row] and len(np.flatnonzero(jumped)):
+            marks = np.flatnonzero(again & (places >= places[np.flatnonzero(jumped)[0]]))
+        for at in marks.tolist():
+            step_before = int(one.steps[at - 1]) if at else int(state["last_step"][row])
+            self._jump(state, row, one, at, float(before[at]), float(most[at]), step_before,
+                       int(places[at]))  # fmt: skip
+        state["last"][row], state["last_step"][row] = values[-1], one.steps[-1]
+        state["most"][row] = max(float(state["most"][row]), float(values.max()))
+        state["seen"][row] += len(values)
+
+    def _jump(
+        self, state: FoldState, row: int, one: Series, at: int, before: float, most: float,
+        step_before: int, place: int,
+    ) -> None:  # fmt: skip
+        near = state["jumps"][row] and place - int(state["jump_at"][row]) <= 200
+        state["jumps"][row] += 1
+        state["jump_at"][row] = place
+        told: list[dict[str, Any]] = state.memory["jumps"]
+        own = [fact for fact in told if fact["series"] == str(one.key)]
+        if near and own:
+            own[-1]["jumps"] += 1
+            return
+        if len(own) >= _KEPT:
+            state.dropped_findings += 1
+            return
+        value, step = float(one.values[at]), int(one.steps[at])
+        if value < self.factor * most:
+            return  # it comes back to where an earlier fault had been
+        fact = {
+            "key": one.key.to_list(), "series": str(one.key), "lr_before": before,
+            "lr_after": value, "over_usual": value / most, "jumps": 1, "onset_step": step,
+            "onset_low": step_before, "onset_high": step,
+            "after_restart": self._fresh(state, row, one.key, place), "before": [], "after": [],
+        }  # fmt: skip
+        told.append(fact)
+        state.open(step, self._finding(fact))
+
+    def _fresh(self, state: FoldState, row: int, key: SeriesKey, place: int) -> bool:
+        """Return whether a measurement is among the first after a restart."""
+        return bool(key.segment) and place - int(state["inherited"][row]) < 60
+
+    def _losses(self, state: FoldState, one: Series) -> None:
+        """Put the losses around each jump beside it, whatever the chunks."""
+        row = state.row(one.key)
+        values, steps = np.asarray(one.values), one.steps
+        place = (one.key.run, one.key.segment)
+        kept = state["losses"][row]
+        for fact in state.memory["jumps"]:
+            key = SeriesKey.from_list(fact["key"])
+            if (key.run, key.segment) != place:
+                continue
+            if key.replica_id is not None and key.replica_id != one.key.replica_id:
+                continue
+            at = int(np.searchsorted(steps, fact["onset_step"], "right"))
+            if (
+                not fact["before"]
+                and not fact["after"]
+                and fact.get("loss") in (None, str(one.key))
+            ):
+                past = np.concatenate([kept, values[:at]])
+                past = past[np.isfinite(past)][-_LOOK:]
+                fact["before"], fact["loss"] = past.tolist(), str(one.key)
+            if fact.get("loss") == str(one.key) and len(fact["after"]) < _LOOK:
+                room = _LOOK - len(fact["after"])
+                fact["after"] += values[at : at + room].tolist()
+        last = np.concatenate([kept, values])[-_LOOK:]
+        state["losses"][row] = last
+
+    def conclude(self, state: Any) -> DetectionResult:
+        """Return what the state says; see `BaseDetector.conclude`."""
+        rows = [row for row, key in enumerate(state.keys) if is_learning_rate(key)]
+        if not rows:
+            return self._silent(Outcome.NOT_APPLICABLE, "no learning rate is in the input")
+        most = max(int(state["seen"][row]) for row in rows)
+        if most <= self.settled:
+            return self._silent(
+                Outcome.INSUFFICIENT, f"{most} learning rates, {self.settled + 1} are needed"
+            )
+        findings = [self._finding(fact) for fact in state.memory["jumps"]]
+        return DetectionResult.of_findings(self.failure_mode, self.name, findings, judged=("lr",))
+
+    def _finding(self, fact: dict[str, Any]) -> Finding:
+        key = SeriesKey.from_list(fact["key"])
+        before = [v for v in fact["before"] if math.isfinite(v)]
+        after = [v if math.isfinite(v) else math.inf for v in fact["after"]]
+        rise = None
+        levels: dict[str, float] = {}
+        if before and after:
+            levels = {
+                "loss_before": float(np.median(before)), "loss_after": float(np.median(after)),
+            }  # fmt: skip
+            if levels["loss_before"] > 0:
+                rise = min(levels["loss_after"] / levels["loss_before"], 1e9)
+        high = rise is not None and rise >= self.loss_rise
+        text = (
+            f"the learning rate rose from {fact['lr_before']:.4g} to {fact['lr_after']:.4g} within "
+            f"one step at step {fact['onset_step']}"
+        )
+        if fact["jumps"] > 1:
+            text += f", and {fact['jumps'] - 1} more times after"
+        if high:
+            text += (
+                f"; the loss rose from {levels['loss_before']:.4g} to {levels['loss_after']:.4g}"
+            )
+        told = {
+            k: v for k, v in fact.items() if k not in ("key", "before", "after", "loss")
+        }  # fmt: skip
+        return Finding(
+            self.failure_mode,
+            Severity.HIGH if high else Severity.MEDIUM,
+            sureness(fact["over_usual"] / self.factor) if high else 0.7,
+            fact["onset_step"],
+            None,
+            key.layer,
+            key.replica_id,
+            text,
+            evidence(**told, **levels, loss_rise=rise),
+            f"{self.name}:{key}:{fact['onset_step']}",
+        )
+
+    def _silent(self, outcome: Outcome, reason: str) -> DetectionResult:
+        return DetectionResult(
+            self.failure_mode, False, 0.0, detector_name=self.name, outcome=outcome, reason=reason
+        )
