@@ -33,18 +33,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import atheris
+try:
+    import atheris
+except ImportError:  # the tests run a slice of mutations without coverage to guide them
+    atheris = None
 
-with atheris.instrument_imports(include=["ml_systems_debugger"]):
+watched = (
+    contextlib.nullcontext()
+    if atheris is None
+    else atheris.instrument_imports(include=["ml_systems_debugger"])
+)
+with watched:
     from ml_systems_debugger.checkpoints import Options, scan
     from ml_systems_debugger.core import MLSystemsDebuggerError
     from ml_systems_debugger.ingestion import find_runs, open_source
     from ml_systems_debugger.kernels.formats import crc32c
 
-import numpy as np
+import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
-import mutate_checkpoints
+import mutate_checkpoints  # noqa: E402
 
 SECONDS = 2.0
 ALLOWANCE = 64 << 20
@@ -468,6 +476,8 @@ def main() -> None:
                 campaign(path.read_bytes())
                 print(f"{path}: all right")
             return
+        if atheris is None:
+            parser.error("a campaign takes atheris: pip install atheris")
         corpus = arguments.corpus or Path(tempfile.mkdtemp(prefix="fuzz-formats-"))
         corpus.mkdir(parents=True, exist_ok=True)
         if arguments.keep_going:
