@@ -192,4 +192,6 @@ def test_formats_of_code_hosts_and_ci(tmp_path: Path, output_format: str) -> Non
     done = run("diagnose", str(tmp_path / "m.csv"), "--format", output_format)
     assert done.returncode == 1
     assert b"nan_detect" in done.stdout
+    line = {"sarif": b'"startLine": 62', "junit": b"step 60", "github": b"m.csv,line=62,"}
+    assert line[output_format] in done.stdout
     assert b"m.csv" in done.stdout

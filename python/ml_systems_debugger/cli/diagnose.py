@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,8 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..configuration import Configuration
 from ..core import ConfigurationError, DebugReport, IngestionError, Severity, Status
+from ..core.verdict import Verdict
 from ..debugger import MLSystemsDebugger
 from ..ingestion import find_runs
+from ..ingestion.lines import lines_of_steps
 from ..reporting import Reporter, ReportFormat, render_many
 from ._output import (
     EXIT_CLEAN,
@@ -139,7 +142,7 @@ def _rendered(
     fail_on: str,
 ) -> str:
     if output_format in VERDICT_FORMATS:
-        verdicts = [report.to_verdict(path) for path, report in reports]
+        verdicts = [_with_lines(report.to_verdict(path)) for path, report in reports]
         return verdicts_text(verdicts, output_format, fail_on)
     terminal = output is None and sys.stdout.isatty()
     color = terminal and output_format == ReportFormat.TEXT.value
@@ -147,6 +150,17 @@ def _rendered(
         return render_many(reports, output_format, color=color)
     reporter = Reporter(output_format)
     return reporter.render(reports[0][1], color=True) if color else reporter.render(reports[0][1])
+
+
+def _with_lines(verdict: Verdict) -> Verdict:
+    """Return the verdict with the lines of its file where the onsets stand, as far as known."""
+    steps = {s for n in verdict.notices if type(s := n.evidence.get("onset_step")) is int}
+    lines = {} if verdict.path == "-" else lines_of_steps(verdict.path, steps)
+    notices = [
+        replace(n, line=n.line or lines.get(n.evidence.get("onset_step", -1)))
+        for n in verdict.notices
+    ]
+    return replace(verdict, notices=notices)
 
 
 def _exit_code(reports: Sequence[DebugReport], fail_on: str) -> int:
