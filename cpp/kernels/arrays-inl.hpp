@@ -309,13 +309,14 @@ inline double largest_block(const char *p, size_t n) {
     const size_t count = smaller(kShort, n - i);
     chains<F, Largest>(F::span(p, i, count, scratch), count, lanes4);
   }
+  const V all =
+      Largest::add(Largest::add(lanes4[0], lanes4[1]), Largest::add(lanes4[2], lanes4[3]));
   double best = 0;
-  for (const V &v : lanes4)
-    for (size_t lane = 0; lane < lanes<V>; ++lane) {
-      const double x = static_cast<double>(v[lane]);
-      if (x != x) return x;
-      if (x > best) best = x;
-    }
+  for (size_t lane = 0; lane < lanes<V>; ++lane) {
+    const double x = static_cast<double>(all[lane]);
+    if (x != x) return x;
+    if (x > best) best = x;
+  }
   return best;
 }
 
