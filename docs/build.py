@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: `names.md` and `detectors.md`.
+"""Write the pages that are made from the code: `names.md`, `detectors.md`, `findings.md`.
 
 python docs/build.py            writes them anew
 python docs/build.py --check    exit 1 where one is not up to date
@@ -10,6 +10,7 @@ import inspect
 import sys
 from pathlib import Path
 
+from ml_systems_debugger.checkpoints import CODES, EXPLANATIONS
 from ml_systems_debugger.core import detectors, word
 from ml_systems_debugger.core.names import ALIASES
 
@@ -49,9 +50,26 @@ def reference() -> str:
     return "\n".join([*head, *(section(name, cls) for name, cls in built_in.items())])
 
 
+def findings() -> str:
+    """Return `findings.md`: every code that `mlsd scan` and `mlsd diff` give."""
+    made = "What `mlsd explain CODE` says of the codes; made by `docs/build.py`."
+    head = [
+        "# Findings of `mlsd scan` and `mlsd diff`", "", made, "",
+        "| code | what | why it matters, what to do | failure mode |", "|---|---|---|---|",
+    ]  # fmt: skip
+    rows = [
+        f"| `{code}` | {title} | {EXPLANATIONS[code]} | `{word(mode)}` |"
+        for code, (mode, title) in CODES.items()
+    ]
+    return "\n".join([*head, *rows, ""])
+
+
 def pages() -> dict[Path, str]:
     """Return every generated page with what it should hold."""
-    return {DOCS / "names.md": names(), DOCS / "detectors.md": reference()}
+    return {
+        DOCS / "names.md": names(), DOCS / "detectors.md": reference(),
+        DOCS / "findings.md": findings(),
+    }  # fmt: skip
 
 
 def main() -> int:
