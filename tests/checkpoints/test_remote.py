@@ -357,12 +357,15 @@ def test_http_index_and_folders(tmp_path: Path) -> None:
     safetensors.save_file(planted(), tmp_path / "a.safetensors")
     names = dict.fromkeys(planted(), "a.safetensors")
     (tmp_path / "m.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    bad = {**names, "clean_float32": "../a.safetensors"}
-    (tmp_path / "bad.safetensors.index.json").write_text(json.dumps({"weight_map": bad}))
+    for name, path in (("bad", "../a.safetensors"), ("odd", "%2e%2e/a.safetensors")):
+        wrong = {**names, "clean_float32": path}
+        (tmp_path / f"{name}.safetensors.index.json").write_text(json.dumps({"weight_map": wrong}))
     with http_files(tmp_path) as files:
         check_report(scan(f"{files.url}/m.safetensors.index.json"), planted())
         with pytest.raises(SchemaError, match="not plainly inside"):
             scan(f"{files.url}/bad.safetensors.index.json")
+        with pytest.raises(SchemaError, match="a URL reads as something else"):
+            scan(f"{files.url}/odd.safetensors.index.json")
 
 
 def test_places() -> None:

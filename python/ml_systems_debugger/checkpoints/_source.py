@@ -204,6 +204,13 @@ class Folder:
                 "a path that is not plainly inside the checkpoint's folder",
                 source=said_by or None, value=shown(name),
             )  # fmt: skip
+        if self.remote and name not in self.trusted and str(self.root).startswith("http"):
+            strange = sorted(set(name) & set("?#%"))
+            if strange:
+                raise SchemaError(
+                    f"a name with {strange[0]!r}, which a URL reads as something else",
+                    source=said_by or None, value=shown(name),
+                )  # fmt: skip
         path = self.root / name
         local = isinstance(path, Path) and isinstance(self.root, Path)
         if local and not self.follow_links and name not in self.trusted:
