@@ -175,5 +175,6 @@ def _same(condition: Condition) -> tuple[str, str, str]:
 
 
 def _said(condition: Condition, facts: Facts) -> str:
-    """Return the condition in words, with its numbers where they are known."""
-    return fill(condition.says, facts) or str(condition)
+    """Return the condition in words, with its numbers; bare where one of them is not known."""
+    text = fill(condition.says, facts)
+    return text or f"{condition.fact} {condition.op} {condition.value or ''}".rstrip()
