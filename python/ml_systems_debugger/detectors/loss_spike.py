@@ -78,6 +78,7 @@ _KEPT = 16  # spikes of a series that are told one by one
 _AFTER_RESTART = 50  # values
 _BEFORE = 16  # values that say what the level was
 _WARMUP = 64
+_BEYOND = 4.0  # times the deepest fall: t noise of 3 degrees passes it in 1 run of 16
 
 
 @detectors.register("loss_spike")
@@ -103,7 +104,8 @@ class LossSpikeDetector(BaseDetector):
     OLMo-core's filter uses 6 on the loss itself). On the logarithm, since
     losses near zero are heavy-tailed: there, tenfold jumps are daily fare and
     their spread says so. A spike has a distance of `sigmas` and a height of
-    `ratio` times the level, and undoes at least `undone` of what the loss had
+    `ratio` times the level, a distance of four times the deepest that the loss
+    has fallen below its level (noise falls as far as it rises), and undoes at least `undone` of what the loss had
     gained since the start. It is medium; high where it also reaches `high_ratio`
     times the level at twice the distance and stands above the start. Where more
     than one value in 250 belongs to a spike, at four spikes or more, that is how
@@ -167,6 +169,7 @@ class LossSpikeDetector(BaseDetector):
             "seen": Column(np.int64),
             "spikes": Column(np.int64),
             "start": Column(np.float64, (8,), np.nan),
+            "deepest": Column(np.float64),  # robust deviations below the level, at most
             "values": Column(np.float64, (self._memory,), np.nan),
             "steps": Column(np.int64, (self._memory,)),
         }
@@ -191,12 +194,20 @@ class LossSpikeDetector(BaseDetector):
             row = state.row(one.key)
             # The kernel changes the state in place: the column itself, not a copy.
             held = state["baseline"][row : row + 1]
-            runs = self._baseline.update(held, one.values, one.steps, want_z=False).runs
+            z, runs = self._baseline.update(held, one.values, one.steps)
+            assert z is not None  # asked for  # noqa: S101
+            deepest = np.fmax.accumulate(np.nan_to_num(-z, nan=0.0, posinf=0.0, neginf=0.0))
+            deepest = np.maximum(deepest, state["deepest"][row])
             key = one.key
             own = (key.run, key.segment, key.replica_id)
             rate = rates.get(own, rates.get((key.run, key.segment, None)))
             for run in runs:
-                self._spike(state, row, key, run, past, rate)
+                # The loss never falls so far by fault: how far it does says how wild it is.
+                decided = int(np.searchsorted(one.steps, run["step"]))
+                wild = float(deepest[min(decided, len(deepest) - 1)])
+                if float(run["statistic"]) >= _BEYOND * wild:
+                    self._spike(state, row, key, run, past, rate)
+            state["deepest"][row] = deepest[-1]
         return tuple(state.take_events())
 
     def _remembered(self, state: FoldState, one: Series) -> Past:
