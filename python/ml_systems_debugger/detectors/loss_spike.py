@@ -106,9 +106,9 @@ class LossSpikeDetector(BaseDetector):
     their spread says so. A spike has a distance of `sigmas` and a height of
     `ratio` times the level, a distance of four times the deepest that the loss
     has fallen below its level (noise falls as far as it rises), and undoes at
-    has fallen below its level (noise falls as far as it rises), and undoes at least
-    `undone` of what the loss had
-    times the level at twice the distance and stands above the start. Where more
+    least `undone` of what the loss had gained since the start. It is medium; high
+    where it also reaches `high_ratio` times the level at twice the distance and
+    stands above the start. Where more
     than one value in 250 belongs to a spike, at four spikes or more, that is how
     this loss is, and they are low. Losses of 0 or below are passed over.
 
