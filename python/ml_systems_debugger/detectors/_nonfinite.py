@@ -258,7 +258,8 @@ class NonFiniteDetector(BaseDetector):
             self._judged(state, finding, keys[rows[finding.finding_id]], rows[finding.finding_id])
             for finding in state.findings.values()
         ]
-        findings += self._unopened(state)
+        last = list(self._unopened(state))
+        findings += last
         findings = first_marked(findings)
         judged = sorted({k.name for r, k in enumerate(state.keys) if self._checked(state, r, k)})
         count = int(sum(int(state["checked"][row]) for row in range(len(state.keys))))
@@ -266,8 +267,9 @@ class NonFiniteDetector(BaseDetector):
         if not findings and not judged:
             more["outcome"] = Outcome.INSUFFICIENT
             more["reason"] = f"no quantity has {ENOUGH} finite values"
-        if state.dropped_findings:
-            more["reason"] = f"{state.dropped_findings} further occurrences are only counted"
+        counted = state.dropped_findings - len(last)  # those were counted, and are told after all
+        if counted > 0:
+            more["reason"] = f"{counted} further occurrences are only counted"
         return DetectionResult.of_findings(self.failure_mode, self.name, findings, **more)
 
     def _unopened(self, state: FoldState) -> Iterator[Finding]:
