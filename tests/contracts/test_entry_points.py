@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ml_systems_debugger import BaseDetector, RegistryError
@@ -34,6 +35,10 @@ def installed(tmp_path: Path) -> Path:
         "class Shout(BaseReporter):\n"
         "    def render(self, report):\n"
         "        return 'SHOUT ' + report.status.value.upper()\n"
+        "\n\nfrom ml_systems_debugger.reporting import VerdictReporter\n\n"
+        "class Whisper(VerdictReporter):\n"
+        "    def render_all(self, verdicts, *, fail_on=None):\n"
+        "        return ' '.join(f'whisper {v.status} {len(v.notices)}' for v in verdicts)\n"
     )
     info = tmp_path / "loud_example-1.0.dist-info"
     info.mkdir()
@@ -41,6 +46,7 @@ def installed(tmp_path: Path) -> Path:
     (info / "entry_points.txt").write_text(
         "[ml_systems_debugger.detectors]\nloud_loss = loud_example:LoudLossDetector\n"
         "[ml_systems_debugger.reporters]\nshout = loud_example:Shout\n"
+        "whisper = loud_example:Whisper\n"
     )
     return tmp_path
 
@@ -56,6 +62,23 @@ def test_a_third_party_detector_and_reporter_take_part(installed: Path) -> None:
     done = run(USE, installed)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "SHOUT FAILURES"
+
+
+def test_the_commands_take_the_formats_of_third_parties(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("step,loss\n" + "".join(f"{n},nan\n" for n in range(50)))
+    np.save(tmp_path / "m.npy", np.array([1.0, np.nan]))
+    command = "from ml_systems_debugger.cli import main; main({!r})"
+    for words, output in (
+        (["diagnose", str(tmp_path / "m.csv"), "--format", "shout"], "SHOUT FAILURES"),
+        (["diagnose", str(tmp_path / "m.csv"), "--format", "whisper"], "whisper failures"),
+        (["scan", str(tmp_path / "m.npy"), "--format", "whisper"], "whisper findings 1"),
+    ):
+        done = run(command.format(words), installed)
+        assert done.returncode == 1, done.stderr
+        assert output in done.stdout
+    done = run(command.format(["scan", str(tmp_path / "m.npy"), "--format", "shout"]), installed)
+    assert done.returncode == 2  # it knows runs alone
+    assert "'shout' is not one of" in done.stderr
 
 
 def test_two_claimants_of_a_name_are_an_error_that_names_both(installed: Path) -> None:

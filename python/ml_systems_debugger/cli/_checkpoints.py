@@ -30,9 +30,9 @@ from ._output import (
     EXIT_FINDINGS,
     EXIT_INCOMPLETE,
     NEVER,
-    VERDICT_FORMATS,
     UsageFailure,
     verdicts_text,
+    writes_verdicts,
 )
 
 __all__ = [
@@ -100,7 +100,7 @@ def rendered(
     reports: Sequence[CheckpointReport], output_format: str, fail_on: str = NEVER
 ) -> str | Iterable[str]:
     """Return one report, or several, as one text; a large one in parts."""
-    if output_format in VERDICT_FORMATS:
+    if writes_verdicts(output_format):
         return verdicts_text([r.to_verdict() for r in reports], output_format, fail_on)
     if output_format != "json":
         return "\n\n".join(render(r, output_format) for r in reports)

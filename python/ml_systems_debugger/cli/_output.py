@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,8 +22,44 @@ VERDICT_FORMATS = ("sarif", "junit", "github")
 """Formats that know runs and checkpoints alike."""
 
 
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:  # click 8.1 has no types for it
+    _Choice = click.Choice
+
+
+class FormatName(_Choice):
+    """A built-in format, or the name of a reporter that another package registers.
+
+    Parameters
+    ----------
+    choices : sequence of str
+        The built-in ones, which the help lists.
+    of_verdicts : bool
+        Whether a registered one must write verdicts, as those of checkpoints.
+    """
+
+    def __init__(self, choices: Sequence[str], *, of_verdicts: bool = False) -> None:
+        super().__init__(choices)
+        self.of_verdicts = of_verdicts
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name; registered reporters are looked for only where none is built in."""
+        foreign = value not in self.choices and value in reporters
+        if foreign and (not self.of_verdicts or writes_verdicts(value)):
+            return value
+        return super().convert(value, param, ctx)
+
+
+def writes_verdicts(output_format: str) -> bool:
+    """Return whether a format is written from verdicts, of runs and checkpoints alike."""
+    if output_format in VERDICT_FORMATS:
+        return True
+    return output_format in reporters and hasattr(reporters.get(output_format), "render_all")
+
+
 def verdicts_text(verdicts: Sequence[Verdict], output_format: str, fail_on: str) -> str:
-    """Return verdicts in a format of `VERDICT_FORMATS`."""
+    """Return verdicts in a format that `writes_verdicts`."""
     threshold = None if fail_on == NEVER else fail_on
     text: str = reporters.get(output_format)().render_all(verdicts, fail_on=threshold)
     return text

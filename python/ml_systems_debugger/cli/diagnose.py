@@ -25,10 +25,11 @@ from ._output import (
     EXIT_FINDINGS,
     EXIT_INCOMPLETE,
     NEVER,
-    VERDICT_FORMATS,
+    FormatName,
     UsageFailure,
     verdicts_text,
     write_output,
+    writes_verdicts,
 )
 
 __all__ = ["diagnose"]
@@ -41,7 +42,7 @@ _JUDGED = (Status.HEALTHY, Status.FAILURES)
 @click.option(
     "--format",
     "output_format",
-    type=click.Choice([f.value for f in ReportFormat]),
+    type=FormatName([f.value for f in ReportFormat]),
     default="text",
     show_default=True,
     help="How to write the report.",
@@ -141,7 +142,7 @@ def _rendered(
     several: bool,
     fail_on: str,
 ) -> str:
-    if output_format in VERDICT_FORMATS:
+    if writes_verdicts(output_format):
         verdicts = [_with_lines(report.to_verdict(path)) for path, report in reports]
         return verdicts_text(verdicts, output_format, fail_on)
     terminal = output is None and sys.stdout.isatty()

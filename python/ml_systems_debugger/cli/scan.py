@@ -32,15 +32,17 @@ from ._output import (
     EXIT_FINDINGS,
     EXIT_INCOMPLETE,
     VERDICT_FORMATS,
+    FormatName,
     UsageFailure,
     verdicts_text,
     write_output,
+    writes_verdicts,
 )
 
 __all__ = ["diff", "inspect", "merge", "scan"]
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-_FORMATS = ("text", "json", "markdown", *VERDICT_FORMATS)
+_FORMAT = FormatName(("text", "json", "markdown", *VERDICT_FORMATS), of_verdicts=True)
 _EXIT_CODES = """
     \b
     Exit codes:
@@ -74,7 +76,7 @@ def _options(*more: _Decorator) -> _Decorator:
     """Return a decorator with the options that all commands share, and `more`."""
     shared: list[_Decorator] = [
         click.option(
-            "--format", "output_format", type=click.Choice(_FORMATS), default="text",
+            "--format", "output_format", type=_FORMAT, default="text",
             show_default=True, help="How to write the report.",
         ),
         click.option("--output", metavar="FILE", help="Write here instead of standard output."),
@@ -200,7 +202,7 @@ def scan(
 
 @click.command(epilog=_EXIT_CODES)
 @click.argument("results", nargs=-1, required=True, metavar="RESULT...")
-@click.option("--format", "output_format", type=click.Choice(_FORMATS), default="text",
+@click.option("--format", "output_format", type=_FORMAT, default="text",
               show_default=True, help="How to write the report.")  # fmt: skip
 @click.option("--output", metavar="FILE", help="Write here instead of standard output.")
 @_FAIL_ON
@@ -279,7 +281,7 @@ def diff(
         raise UsageFailure(os_reason(a, error)) from error
     if output_format == "json":
         text = json.dumps(result.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
-    elif output_format in VERDICT_FORMATS:
+    elif writes_verdicts(output_format):
         text = verdicts_text([result.to_verdict()], output_format, fail_on)
     else:
         text = render_diff(result, output_format)

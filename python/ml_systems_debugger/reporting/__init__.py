@@ -1,5 +1,6 @@
 """Reports as text, JSON, Markdown, SARIF, JUnit XML, CI annotations; no computation."""
 
+from ._verdicts import VerdictReporter
 from .github import GithubReporter
 from .json import JsonReporter, json_schema, overall_status
 from .junit import JUnitReporter
@@ -18,6 +19,7 @@ __all__ = [
     "Reporter",
     "SarifReporter",
     "TextReporter",
+    "VerdictReporter",
     "json_schema",
     "overall_status",
     "render_many",
