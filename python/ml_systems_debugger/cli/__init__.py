@@ -12,6 +12,8 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "diagnose": "diagnose:diagnose",
+    "ingest": "runs:ingest",
+    "compare": "runs:compare",
     "detectors": "catalogue:detectors",
     "explain": "catalogue:explain",
     "scan": "scan:scan",

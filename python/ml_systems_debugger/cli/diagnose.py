@@ -31,6 +31,7 @@ from ._output import (
     write_output,
     writes_verdicts,
 )
+from ._runs import Selection, mapping_of, run_options
 
 __all__ = ["diagnose"]
 
@@ -56,12 +57,16 @@ _JUDGED = (Status.HEALTHY, Status.FAILURES)
     "'never' to look only.",
 )
 @click.option("--config", metavar="FILE.toml", help="Detector parameters and facts of the run.")
+@run_options
 def diagnose(
     paths: tuple[str, ...],
     output_format: str,
     output: str | None,
     fail_on: str | None,
     config: str | None,
+    mapping: tuple[str, ...],
+    since: int | None,
+    metrics: tuple[str, ...],
 ) -> None:
     """Say what failed in a run, where it began, the likely cause, and what to do.
 
@@ -80,10 +85,11 @@ def diagnose(
         raise UsageFailure(_reason(config, error)) from error
     runs = _runs(paths)
     debugger = MLSystemsDebugger(config=configuration)
+    selection = Selection(mapping_of(mapping), since, metrics)
     reports = []
     with _progress(len(runs)) as advance:
         for run in runs:
-            reports.append((run, _report(debugger, run)))
+            reports.append((run, _report(debugger, run, selection)))
             advance()
     several = len(reports) > 1 or any(Path(p).is_dir() for p in paths if p != "-")
     threshold = fail_on or configuration.fail_on.value
@@ -109,9 +115,9 @@ def _runs(paths: Sequence[str]) -> list[str]:
     return found
 
 
-def _report(debugger: MLSystemsDebugger, run: str) -> DebugReport:
+def _report(debugger: MLSystemsDebugger, run: str, selection: Selection) -> DebugReport:
     try:
-        report = debugger.debug(sys.stdin.buffer if run == "-" else run)
+        report = debugger.debug(selection.read(run))
     except IngestionError as error:
         # Unreadable content is a result of its own: it is listed beside the other runs.
         click.echo(f"mlsd: {error}", err=True)

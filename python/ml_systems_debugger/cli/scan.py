@@ -16,7 +16,7 @@ import click
 from .. import checkpoints
 from ..checkpoints import Options
 from ..checkpoints.render import render, render_diff, render_tensors
-from ..core import MissingDependencyError, MLSystemsDebuggerError, Severity
+from ..core import MissingDependencyError, MLSystemsDebuggerError, Severity, UnsupportedFormatError
 from ._checkpoints import (
     NEVER,
     check_paths,
@@ -236,9 +236,18 @@ def inspect(
     exclude: tuple[str, ...],
     options: Options,
 ) -> None:
-    """List names, types, shapes and sizes of a checkpoint's tensors without reading the data."""
+    """List what a checkpoint or a run holds: tensors without reading the data, or series.
+
+    Which of the two PATH is, its content says.
+    """
     check_paths(paths, options)
     chosen: dict[str, Any] = {"include": include, "exclude": exclude, "options": options}
+    runs = [path for path in paths if _is_run(path)]
+    if runs:
+        _inspect_runs(runs, output_format, output)
+        paths = tuple(path for path in paths if path not in runs)
+        if not paths:
+            return
     reports = [
         report_of(path, lambda p, _: checkpoints.inspect(p, **chosen), None) for path in paths
     ]
@@ -251,6 +260,38 @@ def inspect(
         text = rendered(reports, output_format)
     write_output(text, output)
     sys.exit(exit_code(reports, NEVER))
+
+
+def _is_run(path: str) -> bool:
+    """Return whether a path is no checkpoint, and something that `mlsd diagnose` reads."""
+    from ..ingestion import find_runs, is_run_data
+
+    if "://" in path:
+        return False
+    try:
+        checkpoints.find_format(Path(path))
+    except UnsupportedFormatError:
+        # A folder of runs is one where any is; a single file tells by its content.
+        return bool(find_runs(path)) if Path(path).is_dir() else is_run_data(path)
+    except (MLSystemsDebuggerError, OSError):
+        return False
+    return False
+
+
+def _inspect_runs(paths: Sequence[str], output_format: str, output: str | None) -> None:
+    from .runs import describe
+
+    if output_format not in ("text", "json"):
+        raise click.UsageError("what a run holds is written as text or json")
+    told = [describe(path) for path in paths]
+    if output_format == "json":
+        terms = [one for _, one in told]
+        text = json.dumps(terms[0] if len(terms) == 1 else terms, indent=1, allow_nan=False)
+    else:
+        text = "\n\n".join(one for one, _ in told)
+    write_output(text, output)
+    if any(one["unread"] for _, one in told):
+        sys.exit(EXIT_INCOMPLETE)
 
 
 @click.command(epilog=_EXIT_CODES)

@@ -8,7 +8,7 @@ from .metrics import MetricIngestor
 from .mlflow import MLflowIngestor
 from .ring import RingIngestor
 from .schema import ColumnRule, SchemaValidator
-from .source import find_runs, open_source
+from .source import find_runs, is_run_data, open_source
 from .tensorboard import TensorBoardIngestor
 from .trace import TraceIngestor
 from .wandb import WandbIngestor
@@ -27,5 +27,6 @@ __all__ = [
     "TraceIngestor",
     "WandbIngestor",
     "find_runs",
+    "is_run_data",
     "open_source",
 ]

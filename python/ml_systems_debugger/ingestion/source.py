@@ -24,7 +24,7 @@ from .mlflow import MLflowIngestor, is_run_folder
 from .tensorboard import TensorBoardIngestor, event_files
 from .trace import TraceIngestor, trace_files
 
-__all__ = ["find_runs", "open_source"]
+__all__ = ["find_runs", "is_run_data", "open_source"]
 
 _NO_RUN_DATA = frozenset(
     {
@@ -216,6 +216,17 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
                 else:
                     found += parts
     return sorted(found)
+
+
+def is_run_data(path: str | os.PathLike[str]) -> bool:
+    """Return whether some ingestor reads a file, by its content.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    return Path(path).is_file() and _readable(Path(path))
 
 
 def _readable(file: Path) -> bool:

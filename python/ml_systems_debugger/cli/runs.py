@@ -1,0 +1,304 @@
+"""``mlsd ingest`` and ``mlsd compare``: runs in one form, runs side by side."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ..core import IngestionError, Series, SeriesKey, SeriesKind, SignalSet, qualified
+from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, write_output
+from ._runs import Selection, mapping_of, run_options
+
+__all__ = ["compare", "describe", "ingest"]
+
+_NUMBERS = (SeriesKind.SCALAR, SeriesKind.DIGEST)
+
+
+@click.command()
+@click.argument("path", metavar="PATH")
+@click.option("--format", "form", type=click.Choice(["jsonl", "csv", "parquet"]), default="jsonl",
+              show_default=True, help="What to write.")  # fmt: skip
+@click.option("--output", metavar="FILE", help="Write here instead of to standard output.")
+@run_options
+def ingest(
+    path: str,
+    form: str,
+    output: str | None,
+    mapping: tuple[str, ...],
+    since: int | None,
+    metrics: tuple[str, ...],
+) -> None:
+    """Write any run in one form: a row for each step, canonical names, nothing left out.
+
+    NaN and the infinities stay what they are; what was not logged is absent.
+    Arrays and text are not part of it, and are said.
+    """
+    signals = _read(Selection(mapping_of(mapping), since, metrics), path)
+    rows = list(_rows(signals))
+    if form == "jsonl":
+        text = "\n".join(json.dumps(row) for row in rows)
+        write_output(text, output)
+    elif form == "csv":
+        write_output(_csv(rows), output)
+    else:
+        _parquet(rows, output)
+    left = sorted({one.key.name for one in signals.series if one.kind not in _NUMBERS})
+    if left:
+        click.echo(f"mlsd: no numbers, not written: {', '.join(left)}", err=True)
+    for note in signals.unread:
+        click.echo(f"mlsd: not read: {note}", err=True)
+    sys.exit(EXIT_INCOMPLETE if signals.unread else EXIT_CLEAN)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--rtol", type=click.FloatRange(0), default=1e-3, show_default=True,
+              help="What counts as parted for good, as a part of the value.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text",
+              show_default=True)  # fmt: skip
+@click.option("--output", metavar="FILE", help="Write here instead of to standard output.")
+@run_options
+def compare(
+    paths: tuple[str, ...],
+    rtol: float,
+    form: str,
+    output: str | None,
+    mapping: tuple[str, ...],
+    since: int | None,
+    metrics: tuple[str, ...],
+) -> None:
+    """Lay runs side by side and name where they part from the first: step and quantity.
+
+    \b
+    Exit codes:
+      0  all runs have the same values
+      1  they part somewhere
+      2  wrong usage, a missing file, an I/O error
+      3  a run cannot be read, or the runs share nothing
+    """  # noqa: D301 - click's \b keeps the list as it is
+    if len(paths) < 2:
+        raise click.UsageError("at least two runs are needed")
+    selection = Selection(mapping_of(mapping), since, metrics)
+    runs = [_read(selection, path) for path in paths]
+    first = _numbers(runs[0])
+    results = [
+        (path, _parted(first, _numbers(run), rtol))
+        for path, run in zip(paths[1:], runs[1:], strict=True)
+    ]
+    if form == "json":
+        terms = {
+            "schema_version": "1.0", "reference": paths[0],
+            "runs": [{"path": path, **found} for path, found in results],
+        }  # fmt: skip
+        text = json.dumps(terms, indent=1, allow_nan=False)
+    else:
+        text = "\n\n".join(_told(paths[0], path, found) for path, found in results)
+    write_output(text, output)
+    if any(not found["shared"] for _, found in results):
+        sys.exit(EXIT_INCOMPLETE)
+    parted = any(found["first"] is not None for _, found in results)
+    sys.exit(EXIT_FINDINGS if parted else EXIT_CLEAN)
+
+
+def describe(path: str) -> tuple[str, dict[str, Any]]:
+    """Return what is in a run, as text and as JSON terms: ranges, gaps, how often it is logged."""
+    signals = _read(Selection({}), path)
+    rows = [_series_terms(one) for one in signals.series]
+    terms = {
+        "schema_version": "1.0", "path": path, "kind": "run",
+        "format": str(signals.metadata.get("format", "")), "series": rows,
+        "unread": list(signals.unread),
+    }  # fmt: skip
+    table = Table(box=box.SIMPLE)
+    for head in ("series", "values", "steps", "every", "gaps", "min", "max", "last", "not finite"):
+        table.add_column(head, justify="left" if head == "series" else "right")
+    for row in rows[:200]:
+        table.add_row(*(_cell(row[key]) for key in (
+            "series", "count", "steps", "every", "gaps", "min", "max", "last", "nonfinite"
+        )))  # fmt: skip
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    lines = [f"{path}: a run of {len(rows)} series ({terms['format']})", capture.get().rstrip()]
+    if len(rows) > 200:
+        lines.append(f"... and {len(rows) - 200} more series")
+    lines += [f"not read: {note}" for note in signals.unread]
+    return "\n".join(lines), terms
+
+
+def _read(selection: Selection, path: str) -> SignalSet:
+    try:
+        return selection.read(path)
+    except IngestionError as error:
+        click.echo(f"mlsd: {error}", err=True)
+        sys.exit(EXIT_INCOMPLETE)
+    except OSError as error:
+        raise UsageFailure(f"{path}: {error.strerror or error}") from error
+
+
+def _series_terms(one: Series) -> dict[str, Any]:
+    steps = one.steps
+    gaps = np.diff(steps)
+    every = int(np.median(gaps)) if len(gaps) else None
+    found: dict[str, Any] = {
+        "series": str(one.key), "kind": one.kind.value, "count": len(one),
+        "steps": f"{steps[0]}-{steps[-1]}" if len(steps) else "", "every": every,
+        "gaps": int((gaps > 2 * max(every or 1, 1)).sum()) if len(gaps) else 0,
+        "min": None, "max": None, "last": None, "nonfinite": None,
+    }  # fmt: skip
+    if one.kind is SeriesKind.SCALAR and len(one):
+        finite = one.values[np.isfinite(one.values)]
+        found["nonfinite"] = len(one) - len(finite)
+        last = float(one.values[-1])
+        found["last"] = last if math.isfinite(last) else str(last)
+        if len(finite):
+            found |= {"min": float(finite.min()), "max": float(finite.max())}
+    return found
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _rows(signals: SignalSet) -> Iterator[dict[str, Any]]:
+    """Yield one row per step, replica, run and restart, in order."""
+    table: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for one in signals.series:
+        if one.kind not in _NUMBERS:
+            continue
+        key = one.key
+        name = qualified(key.name, key.split, key.layer)
+        whole = one.kind is SeriesKind.DIGEST
+        for at, (step, value) in enumerate(
+            zip(one.steps.tolist(), one.values.tolist(), strict=True)
+        ):
+            place = (key.run or "", key.segment, step, str(key.replica_id or ""))
+            row = table.setdefault(place, _place(key, step))
+            if name in row:  # several values in one step stay several rows
+                row = table.setdefault((*place, at), _place(key, step))
+            row[name] = int(value) if whole else value
+            if one.timestamps is not None and math.isfinite(one.timestamps[at]):
+                row.setdefault("timestamp", float(one.timestamps[at]))
+    for place in sorted(table, key=lambda p: (p[0], p[1], p[2], p[3], len(p), p[4:])):
+        yield table[place]
+
+
+def _place(key: SeriesKey, step: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"step": step}
+    if key.replica_id is not None:
+        row["replica_id"] = key.replica_id
+    if key.run is not None:
+        row["run"] = key.run
+    return row
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().rstrip("\n")
+
+
+def _parquet(rows: list[dict[str, Any]], output: str | None) -> None:
+    if output is None:
+        raise click.UsageError("--format parquet needs --output FILE")
+    try:
+        import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
+        import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
+    except ImportError as error:
+        raise UsageFailure(
+            "writing parquet needs pyarrow: pip install ml-systems-debugger[frames]"
+        ) from error
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = pa.table({name: [row.get(name) for row in rows] for name in columns})
+    target = Path(output)
+    aside = target.with_name(f".{target.name}.partial")
+    try:
+        pq.write_table(table, aside)
+        aside.replace(target)
+    except OSError as error:
+        raise UsageFailure(f"{target}: cannot be written: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _numbers(run: SignalSet) -> dict[SeriesKey, Series]:
+    return {
+        one.key._replace(run=None): one for one in run.series if one.kind in _NUMBERS and len(one)
+    }
+
+
+def _parted(a: dict[SeriesKey, Series], b: dict[SeriesKey, Series], rtol: float) -> dict[str, Any]:
+    """Return where two runs part: exactly, and by more than `rtol`."""
+    shared = [key for key in a if key in b]
+    quantities = []
+    for key in shared:
+        steps, left, right = np.intersect1d(a[key].steps, b[key].steps, return_indices=True)
+        x, y = a[key].values[left], b[key].values[right]
+        same = (x == y) | ((x != x) & (y != y))
+        with np.errstate(invalid="ignore", over="ignore"):
+            near = same | (np.abs(x - y) <= rtol * np.maximum(np.abs(x), np.abs(y)))
+        quantities.append({
+            "quantity": str(key), "steps": len(steps),
+            "parts_at": None if same.all() else int(steps[np.argmin(same)]),
+            "parts_for_good_at": None if near.all() else int(steps[np.argmin(near)]),
+            "last": [_plain(x[-1]), _plain(y[-1])] if len(steps) else [],
+        })  # fmt: skip
+    parted = [q for q in quantities if q["parts_at"] is not None]
+    parted.sort(key=lambda q: (q["parts_at"], q["quantity"]))
+    return {
+        "shared": len(shared), "only_in_reference": sorted(str(k) for k in a if k not in b),
+        "only_here": sorted(str(k) for k in b if k not in a),
+        "first": parted[0] if parted else None, "quantities": quantities,
+    }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    number = value.item()
+    return number if not isinstance(number, float) or math.isfinite(number) else str(number)
+
+
+def _told(reference: str, path: str, found: dict[str, Any]) -> str:
+    first = found["first"]
+    if not found["shared"]:
+        return f"{path} shares no quantity with {reference}"
+    head = f"{path} has the values of {reference} in all {found['shared']} shared quantities"
+    if first is not None:
+        head = (
+            f"{path} parts from {reference} at step {first['parts_at']}, first in "
+            f"{first['quantity']}"
+        )
+    table = Table(box=box.SIMPLE)
+    for name in ("quantity", "shared steps", "parts at", "for good at", "last", "last here"):
+        table.add_column(name)
+    for row in found["quantities"][:100]:
+        last = [_cell(v) for v in row["last"]] or ["-", "-"]
+        table.add_row(row["quantity"], str(row["steps"]), _cell(row["parts_at"]),
+                      _cell(row["parts_for_good_at"]), *last)  # fmt: skip
+    console = Console(width=110, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    lines = [head, capture.get().rstrip()]
+    for key, what in (
+        ("only_in_reference", f"only in {reference}"),
+        ("only_here", f"only in {path}"),
+    ):
+        if found[key]:
+            lines.append(f"{what}: {', '.join(found[key][:10])}")
+    return "\n".join(lines)
