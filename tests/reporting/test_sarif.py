@@ -81,6 +81,7 @@ SUBSET = {
                 "additionalProperties": False,
                 "properties": {
                     "columnKind": {"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
+                    "properties": {"type": "object"},
                     "tool": {
                         "type": "object",
                         "required": ["driver"],

@@ -90,8 +90,8 @@ def _not_finite(table: TensorTable, look: npt.NDArray[np.bool_]) -> Iterator[Che
             what = "; -Inf is usual in an attention mask" if mask else ""
             yield _of(
                 "inf", Severity.LOW if mask else Severity.CRITICAL,
-                f"{counts['posinf']} values are +Inf and {counts['neginf']} are -Inf of "
-                f"{counts['size']}, {where}{what}",
+                f"{counts['posinf'] + counts['neginf']} of {counts['size']} values are infinite "
+                f"({counts['posinf']} +Inf, {counts['neginf']} -Inf), {where}{what}",
                 info.name, **evidence,
             )  # fmt: skip
 

@@ -9,6 +9,7 @@ from math import prod
 
 from ..core.shown import shown
 from ._families import template
+from ._roles import natural, roles
 from .changes import CheckpointDiff
 from .finding import CheckpointFinding
 from .report import CheckpointReport
@@ -85,6 +86,7 @@ def _findings(findings: Sequence[CheckpointFinding], bold: str) -> Iterator[str]
 
     groups = [list(members) for _, members in groupby(sorted(findings, key=key), key)]
     for members in groups[:MAX_GROUPS]:
+        members.sort(key=lambda f: natural(f.tensor or ""))
         first = members[0]
         where = "" if first.tensor is None else f"{shown(first.tensor)}: "
         head = f"{first.severity.value} {first.code}"
@@ -109,6 +111,28 @@ def _unread(unread: Sequence[str]) -> list[str]:
 def _tensors(tensors: Sequence[TensorRecord], markdown: bool) -> Iterator[str]:
     if 0 < len(tensors) <= MAX_LISTED:
         yield from render_tensors(tensors, markdown)
+    elif len(tensors):
+        yield from _roles(tensors, markdown)
+
+
+def _roles(tensors: Sequence[TensorRecord], markdown: bool) -> Iterator[str]:
+    """Yield a table of tensors of one role together: a star stands for a number in the name."""
+    known = isinstance(tensors, TensorTable) and bool(tensors.columns["scanned"].any())
+    heads = ["name", "dtype", "shape", "tensors", "bytes"]
+    heads += ["min", "max", "median std"] if known else []
+    found = roles(tensors)
+    rows = []
+    for role in found[:MAX_LISTED]:
+        shape = _shape(next(iter(role.shapes))) if len(role.shapes) == 1 else "several"
+        row = [shown(role.name, 80), role.dtype, shape, str(len(role.members))]
+        row.append(human_bytes(role.nbytes))
+        if known:
+            row += ["" if v != v else f"{v:.4g}" for v in (role.low, role.high, role.std)]
+        rows.append(row)
+    yield from _table(heads, rows, markdown)
+    if len(found) > MAX_LISTED:
+        left = sum(len(r.members) for r in found[MAX_LISTED:])
+        yield f"  ... and {left} more tensors; --format json lists all"
 
 
 def render_tensors(tensors: Sequence[TensorRecord], markdown: bool = False) -> Iterator[str]:
@@ -117,7 +141,11 @@ def render_tensors(tensors: Sequence[TensorRecord], markdown: bool = False) -> I
     heads = ["name", "dtype", "shape", "bytes"]
     if known:
         heads += ["min", "max", "mean", "std", "zeros"]
-    rows = [heads, *(_row(t, known) for t in tensors)]
+    yield from _table(heads, [_row(t, known) for t in tensors], markdown)
+
+
+def _table(heads: list[str], body: list[list[str]], markdown: bool) -> Iterator[str]:
+    rows = [heads, *body]
     if markdown:
         yield "| " + " | ".join(heads) + " |"
         yield "|" + " --- |" * len(heads)
@@ -131,9 +159,12 @@ def render_tensors(tensors: Sequence[TensorRecord], markdown: bool = False) -> I
         yield f"  {'  '.join(cells)}".rstrip()
 
 
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
 def _row(tensor: TensorRecord, known: bool) -> list[str]:
-    shape = "x".join(map(str, tensor.shape)) or "scalar"
-    row = [shown(tensor.name, 80), tensor.dtype, shape, human_bytes(tensor.nbytes)]
+    row = [shown(tensor.name, 80), tensor.dtype, _shape(tensor.shape), human_bytes(tensor.nbytes)]
     if known:
         stats = tensor.stats
         if stats is None:

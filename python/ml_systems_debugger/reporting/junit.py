@@ -57,6 +57,9 @@ def _suite(verdict: Verdict, least: Severity | None) -> ElementTree.Element:
     suite.set("errors", str(counts["error"]))
     suite.set("skipped", str(counts["skipped"]))
     suite.set("time", "0")
+    # The schemas want it in front. A job that could not be judged has no failed case either.
+    properties = ElementTree.SubElement(suite, "properties")
+    ElementTree.SubElement(properties, "property", name="status", value=printable(verdict.status))
     suite.extend(cases)
     if verdict.summary:
         ElementTree.SubElement(suite, "system-out").text = printable(verdict.summary)

@@ -69,6 +69,7 @@ def _log(verdicts: Sequence[Verdict], notices: Sequence[Notice], kept: int) -> d
         }},
         "invocations": [_invocation(verdicts, len(notices), kept)],
         "columnKind": "unicodeCodePoints",
+        "properties": {"statuses": [{"path": v.path, "status": v.status} for v in verdicts]},
         "results": [_result(n, index[n.code]) for n in notices[:kept]],
     }  # fmt: skip
     return {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
