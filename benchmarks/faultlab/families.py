@@ -201,7 +201,7 @@ FAMILIES = {
         Family("transformer", text, Transformer, cross_entropy, "adamw", 2e-3, 16, 450, clip=1.0,
                warmup=40, schedule="cosine"),
         Family("mlp_cancer", cancer, lambda: Mlp([30, 64, 64, 32, 2], nn.ReLU, norm=True),
-               cross_entropy, "sgd", 0.02, 32, 700, warmup=30),
+               cross_entropy, "sgd", 0.003, 32, 500, warmup=30),
         Family("regression", diabetes, lambda: Mlp([10, 64, 64, 32, 1], nn.SiLU),
                nn.functional.mse_loss, "adam", 5e-4, 24, 700, accuracy=False),
     )

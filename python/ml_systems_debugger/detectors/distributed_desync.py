@@ -37,6 +37,8 @@ _DIGESTS = ("param_digest", "grad_digest")
 _BLOCK = 64  # steps whose spread sets the scale for the next ones
 _CALM = 3  # agreeing steps that end an occurrence
 
+_LASTING = 64  # steps after which a replica's own loss is worth a medium finding
+
 
 @detectors.register("distributed_desync")
 @dataclass(frozen=True)
@@ -233,7 +235,10 @@ class DistributedDesyncDetector(BaseDetector):
         elif run["id"] in state.findings:
             held = state.findings[run["id"]]
             more = {"steps": run["length"], "deviation": run["peak"], "peak_step": run["peak_step"]}
-            state.replace(replace(held, evidence={**held.evidence, **more}))
+            lasting = held.severity is Severity.LOW and run["length"] == _LASTING
+            severity = Severity.MEDIUM if lasting else held.severity
+            newer = replace(held, severity=severity, evidence={**held.evidence, **more})
+            state.replace(newer, step if lasting else None)
 
     def _finding(
         self, key: SeriesKey, memory: dict[str, Any], present: list[ReplicaId], name: int | str,
@@ -253,8 +258,8 @@ class DistributedDesyncDetector(BaseDetector):
         }  # fmt: skip
         return Finding(
             self.failure_mode,
-            Severity.HIGH if high else Severity.MEDIUM,
-            0.9 if high else 0.6,
+            Severity.HIGH if high else Severity.LOW if natural else Severity.MEDIUM,
+            0.9 if high else 0.3 if natural else 0.6,
             run["onset"],
             None,
             key.layer,
