@@ -396,23 +396,36 @@ struct Totals {
      d2_low = {}, d2_high = {};
 };
 
+// Of lanes that come to less than 2^16 together: as words, whose four fields one product adds up.
+inline uint64_t sum_of_halves(vi16 counts) {
+  uint64_t words[W / 8], all = 0;
+  __builtin_memcpy(words, &counts, sizeof words);
+  for (size_t i = 0; i < W / 8; ++i) all += words[i];
+  return all * 0x0001000100010001ull >> 48;
+}
+
 // Zeros and subnormals of formats that lie in memory as 16 bits: by their bit patterns.
 template <typename F>
 inline void count_small_halves(const char *p, size_t n, BlockStats *out) {
   constexpr size_t L = lanes<vi16>;
   const vi16 magnitude = vi16{} + static_cast<int16_t>(0x7fff), normal = vi16{} + F::normal_bits;
   vi16 zeros = {}, smalls = {};  // at most kShort / L each
-  uint64_t zero = 0, small = 0;
   size_t i = 0;
   for (; i + L <= n; i += L) {
-    const vi16 m = load<vi16>(p + 2 * i) & magnitude;
-    zeros -= m == vi16{};
-    smalls -= m < normal;
+    const vi16 x = load<vi16>(p + 2 * i);
+#if defined(__AVX512BW__)
+    const __m512i bits = (__m512i)(x & magnitude), one = _mm512_set1_epi16(1);
+    zeros = (vi16)_mm512_mask_add_epi16((__m512i)zeros, _mm512_testn_epi16_mask(bits, bits),
+                                        (__m512i)zeros, one);
+    smalls = (vi16)_mm512_mask_add_epi16(
+        (__m512i)smalls, _mm512_cmplt_epi16_mask(bits, (__m512i)normal), (__m512i)smalls, one);
+#else
+    zeros -= (x & magnitude) == vi16{};
+    smalls -= (x & magnitude) < normal;
+#endif
   }
-  for (size_t lane = 0; lane < L; ++lane) {
-    zero += static_cast<uint64_t>(zeros[lane]);
-    small += static_cast<uint64_t>(smalls[lane]);
-  }
+  static_assert(kShort < 65536, "what four lanes of a word hold together fits one of them");
+  uint64_t zero = sum_of_halves(zeros), small = sum_of_halves(smalls);
   for (; i < n; ++i) {
     int16_t m;
     __builtin_memcpy(&m, p + 2 * i, 2);
@@ -453,28 +466,6 @@ inline void count_small(const char *p, size_t n, BlockStats *out) {
   out->subnormal += small > zero ? small - zero : 0;
 }
 
-template <typename F>
-inline void count_special(const char *p, size_t n, BlockStats *out) {
-  using V = typename F::V;
-  using U = typename Bits<V>::U;
-  constexpr size_t L = lanes<V>;
-  const U infinity = U{} + Bits<V>::infinity, magnitude = U{} + Bits<V>::magnitude;
-  U nan = {}, infinite = {}, positive = {};
-  for (size_t i = 0; i < n; i += L) {
-    const size_t here = smaller(L, n - i);
-    const U bits = bits_as<U>(here == L ? F::vector(p + i * F::step)
-                                        : tail_vector<F>(p + i * F::step, here, 0.0));
-    nan -= bits_as<U>((bits & magnitude) > infinity);
-    infinite -= bits_as<U>((bits & magnitude) == infinity);
-    positive -= bits_as<U>(bits == infinity);
-  }
-  for (size_t lane = 0; lane < L; ++lane) {
-    out->nan += nan[lane];
-    out->posinf += positive[lane];
-    out->neginf += infinite[lane] - positive[lane];
-  }
-}
-
 template <typename V>
 inline Lanes<V> fresh_lanes() {
   Lanes<V> l = {};
@@ -490,44 +481,51 @@ template <typename F>
 constexpr bool has_own_lanes = false;
 
 #if defined(__AVX512BW__)
-// Extremes of 16-bit floats are those of their bit patterns, twice as many to a vector as floats,
-// with the order of the negative ones turned round. This is its own inverse.
-inline __m512i ordered(__m512i x) {
-  const __m512i negative = _mm512_srai_epi16(x, 15);
-  return _mm512_ternarylogic_epi32(x, negative, _mm512_set1_epi16(0x7fff), 0x78);  // x ^ (n & m)
-}
-
 // bfloat16 dot products (AVX512-BF16) were no faster: three of them take as long as all the rest.
 template <typename F>
 inline size_t half_lanes(const char *p, size_t n, Lanes<vf> *l) {
   if (n < 32) return 0;
-  const __m512i mask = _mm512_set1_epi16(0x7fff);
-  __m512i low = mask, high = _mm512_set1_epi16(-0x8000), least = mask;
+  const __m512i mask = _mm512_set1_epi16(0x7fff), sign = _mm512_set1_epi16(-0x8000);
+  // Twice as many bit patterns as floats go into a vector. As signed integers they are in order
+  // where one is positive; as unsigned ones the negative come last, the largest magnitude at the
+  // end. A lane without positive (negative) values has its largest (smallest) nearest to zero.
+  __m512i most = sign, most_negative = _mm512_setzero_si512(), least = mask;
   vf sum[2] = {}, abs_sum[2] = {}, squares[2] = {};
   size_t i = 0;
-  for (; i + 32 <= n; i += 32) {
-    ahead(p + 2 * i, 64);
-    const __m512i x = load<__m512i>(p + 2 * i), bits = ordered(x);
+  const auto take = [&](const char *q, size_t k) {
+    const __m512i x = load<__m512i>(q);
     least = _mm512_min_epu16(least, _mm512_and_si512(x, mask));
-    low = _mm512_min_epi16(low, bits);
-    high = _mm512_max_epi16(high, bits);
-    vf v[2];
-    F::pair(p + 2 * i, &v[0], &v[1]);
-    for (size_t k = 0; k < 2; ++k) {
-      sum[k] += v[k];
-      abs_sum[k] += magnitude_of(v[k]);
-      squares[k] += v[k] * v[k];
-    }
+    most = _mm512_max_epi16(most, x);
+    most_negative = _mm512_max_epu16(most_negative, x);
+    vf a, b;
+    F::pair(q, &a, &b);
+    const vf together = a + b;
+    sum[k] += together;
+    // |a| + |b| is the larger of |a + b| and |a - b|, rounded alike, for one instruction less.
+    abs_sum[k] += (vf)_mm512_maskz_range_ps(0xffff, (__m512)together, (__m512)(a - b), 0x0b);
+    squares[0] += a * a;
+    squares[1] += b * b;
+  };
+  for (; i + 64 <= n; i += 64) {
+    ahead(p + 2 * i, 128);
+    take(p + 2 * i, 0);
+    take(p + 2 * i + 64, 1);
   }
+  if (i + 32 <= n) {
+    take(p + 2 * i, 0);
+    i += 32;
+  }
+  const __mmask32 no_positive = _mm512_movepi16_mask(most);
+  const __mmask32 negative = _mm512_movepi16_mask(most_negative);
   const auto widen = [](__m512i x, vf *a, vf *b) {
     alignas(64) char memory[64];
     __builtin_memcpy(memory, &x, 64);
     F::pair(memory, a, b);
   };
   vf a, b;
-  widen(ordered(low), &a, &b);
+  widen(_mm512_mask_blend_epi16(negative, least, most_negative), &a, &b);
   l->min = minimum(l->min, minimum(a, b));
-  widen(ordered(high), &a, &b);
+  widen(_mm512_mask_blend_epi16(no_positive, most, _mm512_or_si512(least, sign)), &a, &b);
   l->max = maximum(l->max, maximum(a, b));
   widen(least, &a, &b);
   l->smallest = minimum(l->smallest, minimum(bits_as<vu32>(a), bits_as<vu32>(b)));
@@ -574,23 +572,30 @@ inline Lanes<typename F::V> span_lanes(const char *p, size_t n, typename F::V pi
 }
 
 // The same for any n and any values: non-finite lanes and those past the end count as the pivot in
-// the shifted sums, as zero in the others, and not at all in the extremes.
+// the shifted sums, as zero in the others, and not at all in the extremes. Counts them, too: bad
+// values come in runs, and a tensor full of them should not take two passes more.
 template <typename F, bool shift>
-inline Lanes<typename F::V> masked_lanes(const char *p, size_t n, typename F::V pivot) {
+inline Lanes<typename F::V> masked_lanes(const char *p, size_t n, typename F::V pivot,
+                                         BlockStats *out) {
   using V = typename F::V;
   using U = typename Bits<V>::U;
   constexpr size_t L = lanes<V>;
   const U magnitude = U{} + Bits<V>::magnitude, infinity = U{} + Bits<V>::infinity;
   const U below = infinity | ~magnitude;
   Lanes<V> l = fresh_lanes<V>();
+  U bad = {}, infinite = {}, positive = {};
   for (size_t i = 0; i < n; i += L) {
     const size_t here = smaller(L, n - i);
+    ahead(p + i * F::step, L * F::step);
     // A lane past the end is as good as a NaN: of no account.
     const V v = here == L ? F::vector(p + i * F::step)
                           : tail_vector<F>(p + i * F::step, here, __builtin_nan(""));
     const U m = bits_as<U>(v) & magnitude;
     const U good = bits_as<U>(m < infinity);
     const V clean = bits_as<V>(bits_as<U>(v) & good);
+    bad += U{} + 1 + good;  // `good` is 0 or -1
+    infinite -= bits_as<U>(m == infinity);
+    positive -= bits_as<U>(bits_as<U>(v) == infinity);
     l.smallest = minimum(l.smallest, m | (~good & magnitude));
     l.min = minimum(l.min, bits_as<V>((bits_as<U>(v) & good) | (infinity & ~good)));
     l.max = maximum(l.max, bits_as<V>((bits_as<U>(v) & good) | (below & ~good)));
@@ -604,6 +609,15 @@ inline Lanes<typename F::V> masked_lanes(const char *p, size_t n, typename F::V 
       l.sum += clean;
     }
   }
+  uint64_t nonfinite = 0, infinities = 0, positives = 0;
+  for (size_t lane = 0; lane < L; ++lane) {
+    nonfinite += bad[lane];
+    infinities += infinite[lane];
+    positives += positive[lane];
+  }
+  out->nan += nonfinite - infinities - (L - n % L) % L;  // the lanes past the end
+  out->posinf += positives;
+  out->neginf += infinities - positives;
   return l;
 }
 
@@ -651,16 +665,14 @@ inline void add_span(const char *p, size_t n, typename F::V pivot, BlockStats *o
     if (!*suspicious) l = span_lanes<F, shift>(p, whole, pivot);
     if (*suspicious || !all_finite(l.squares)) {  // a non-finite value, or an overflow
       const uint64_t before = out->nan + out->posinf + out->neginf;
-      count_special<F>(p, whole, out);
+      l = masked_lanes<F, shift>(p, whole, pivot, out);
       *suspicious = out->nan + out->posinf + out->neginf != before;
-      l = masked_lanes<F, shift>(p, whole, pivot);
     }
     take(l, p, whole);
   }
   if (whole < n) {
     const char *q = p + whole * F::step;
-    count_special<F>(q, n - whole, out);
-    take(masked_lanes<F, shift>(q, n - whole, pivot), q, n - whole);
+    take(masked_lanes<F, shift>(q, n - whole, pivot, out), q, n - whole);
   }
 }
 

@@ -109,6 +109,21 @@ def test_any_bit_pattern(target: str, name: str) -> None:
         check(random_bits(name, n, 0, seed=n), FLOATS[name])
 
 
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("only", ["negative", "positive", "one negative", "one positive", "bad"])
+def test_values_of_one_sign(target: str, name: str, only: str) -> None:
+    """Extremes come from bit patterns, where the two signs run in opposite directions."""
+    for n in (1, 31, 32, 33, 64, 65, 127, 2048, 2049):
+        magnitude = np.abs(plain(name, n, 0, seed=n).astype(np.float64))
+        signs = np.full(n, -1.0 if only in ("negative", "one positive") else 1.0)
+        if only.startswith("one"):
+            signs[n // 2] *= -1
+        x = (magnitude * signs).astype(dtype_of(name))
+        if only == "bad":
+            x[:] = np.nan
+        check(x, FLOATS[name])
+
+
 @pytest.mark.parametrize("name", INTEGERS)
 def test_integers(target: str, name: str) -> None:
     for n in (0, 1, 7, 8, 9, 100):
