@@ -11,6 +11,8 @@ _NEVER_AGREED = Condition("agreed_before", "==", False, "they never agreed")
 _START = Condition("onset_step", "<=", 1, "it was so from the first step")
 _LATER = Condition("onset_step", ">", 1, "it began at step {onset_step}")
 _TRANSIENT = Condition("goes_on", "==", False, "it ended by itself")
+_ALONE = Condition("alone", "==", True, "of {layers} parameters it parted alone")
+_DEAD = Condition("mode.partial_worker_failure", "present", says="the replica itself had failed")
 
 _CHECK_SYNC = (
     "On the rank that parts (replica {replica_id}), look at step {onset_step} for no_sync(), a "
@@ -31,7 +33,7 @@ DESYNC: tuple[AttributionRule, ...] = (
         "{series} parts between replicas at step {onset_step}: one of them did not take part in "
         "the averaging of gradients.",
         raises=((_AGREED, 0.4),),
-        lowers=((_TRANSIENT, 0.6), (_NEVER_AGREED, 0.6)),
+        lowers=((_TRANSIENT, 0.6), (_NEVER_AGREED, 0.6), (_DEAD, 0.7)),
         remediation=(_CHECK_SYNC, _CHECK_SYNC_ALL),
         source="PyTorch DDP: gradients are equal on all ranks after the all-reduce",
     ),
@@ -56,6 +58,7 @@ DESYNC: tuple[AttributionRule, ...] = (
         when=(_LATER,),
         raises=((Condition("mode.gradient_desynchronization", "present",
                            says="its gradients had parted"), 0.4),),
+        lowers=((_ALONE, 0.6), (_DEAD, 0.7)),
         remediation=(_CHECK_SYNC, _CHECK_SYNC_ALL),
     ),
     AttributionRule(
@@ -63,8 +66,9 @@ DESYNC: tuple[AttributionRule, ...] = (
         "A parameter of replica {replica_id} changed by itself at step {onset_step}, as by a "
         "flipped bit.",
         when=(_LATER,),
+        raises=((_ALONE, 0.4),),
         lowers=((Condition("mode.gradient_desynchronization", "present",
-                           says="its gradients had parted"), 0.5),),
+                           says="its gradients had parted"), 0.5), (_DEAD, 0.4)),
         remediation=(_DEVICE,),
         source="ByteRobust and Megatron-LM: silent data corruption shows in digests first",
     ),

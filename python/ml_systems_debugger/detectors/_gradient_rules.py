@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..core import AttributionRule, Condition, FailureMode, RootCause
 from ._rule_parts import (
     AFRESH,
+    AT_ONCE,
     CLIP,
     CLIPPED,
     FIRST_STEPS,
@@ -38,6 +39,7 @@ EXPLOSION = (
         ),
         lowers=(
             (RECOVERED, 0.5),
+            (AT_ONCE, 0.2),
             (Condition("loss_suffers", "==", False, "the loss does not suffer"), 0.4),
         ),
         remediation=(RESTART, CLIP),
@@ -122,6 +124,23 @@ EXPLOSION = (
             ),
         ),
         source="Chowdhery et al., PaLM, 2022, section 5.1: batches around a spike are skipped",
+    ),
+    AttributionRule(
+        code="EXP008",
+        mode=FailureMode.EXPLODING_GRADIENTS,
+        cause=RootCause.DATA_DISTRIBUTION_CHANGE,
+        strength=0.5,
+        hypothesis="The data changed at step {onset_step}: {series} rose {ratio} times with one "
+        "step.",
+        when=(AT_ONCE, LATER),
+        lowers=((LR_JUMPED, 0.5),),
+        remediation=(
+            (
+                "Compare the inputs of the batches before and after step {onset_step}: is a scaler "
+                "left out, or is another source read?"
+            ),
+        ),
+        source="Quionero-Candela et al., Dataset Shift in Machine Learning, 2009",
     ),
     AttributionRule(
         code="EXP006",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..core import AttributionRule, Condition, FailureMode, RootCause
 from ._rule_parts import (
     AFRESH,
+    AT_ONCE,
     CLIPPED,
     FIRST_STEPS,
     LATER,
@@ -35,7 +36,8 @@ DIVERGENCE = (
             (Condition("above_start", ">", 0, "the loss is higher than at the start"), 0.15),
             (Condition("lead.exploding_gradients", ">=", 0, "gradients exploded first"), 0.2),
         ),
-        lowers=((RECOVERED, 0.6),),
+        # A step that is too large blows up over several steps; other data shows in the first.
+        lowers=((RECOVERED, 0.6), (AT_ONCE, 0.3)),
         remediation=(RESTART,),
         source="Cohen et al., Gradient descent at the edge of stability, ICLR 2021",
     ),
@@ -108,6 +110,23 @@ DIVERGENCE = (
             ),
         ),
         source="Pascanu, Mikolov, Bengio, ICML 2013",
+    ),
+    AttributionRule(
+        code="DIV007",
+        mode=FailureMode.DIVERGENT_TRAINING,
+        cause=RootCause.DATA_DISTRIBUTION_CHANGE,
+        strength=0.6,
+        hypothesis="The data changed at step {onset_step}: the loss went from {best} to {last} "
+        "with one step, before any update could have brought it there.",
+        when=(AT_ONCE, LATER),
+        lowers=((LR_JUMPED, 0.6),),
+        remediation=(
+            (
+                "Compare the inputs and labels of the batches before and after step {onset_step}: "
+                "their scale, their order, and whether labels belong to inputs."
+            ),
+        ),
+        source="Quionero-Candela et al., Dataset Shift in Machine Learning, 2009",
     ),
     AttributionRule(
         code="DIV005",

@@ -10,6 +10,7 @@ LR_JUMPED = Condition(
 LR_CONSTANT = Condition("lr_is_constant", "==", True, "the learning rate did not change")
 FIRST_STEPS = Condition("onset_step", "<=", 10, "it began within the first ten steps")
 LATER = Condition("onset_step", ">", 10, "it began after a good start")
+AT_ONCE = Condition("at_once", "==", True, "it came with one step")
 RECOVERED = Condition("recovered", "==", True, "it recovered by itself")
 CLIPPED = Condition("context.gradient_clipping", "present", says="gradients are clipped")
 NOT_CLIPPED = Condition("context.gradient_clipping", "absent", says="no clipping is configured")

@@ -138,6 +138,19 @@ class Trail:
             self.row[Field.FIRST_BAD_STEP] > self.row[Field.LAST_STEP]
         )
 
+    def at_once(self, step: int) -> bool | None:
+        """Return whether half of the rise that begins at `step` came with its first value.
+
+        None where that is no longer, or not yet, among the last values.
+        """
+        values, steps = ring(self.row)
+        at = int(np.searchsorted(steps, step))
+        before, after = values[max(0, at - 8) : at], values[at + 1 :]
+        if len(before) < 3 or len(after) < 3 or steps[at] != step:
+            return None
+        base, top = float(np.median(before)), float(np.median(after))
+        return bool(top > base and values[at] - base >= 0.5 * (top - base))
+
     def excursion_onset(self) -> Onset:
         """Return where the excursion began; exact to one measurement."""
         start = self.step(Field.START_STEP)

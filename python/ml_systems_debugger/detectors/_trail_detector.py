@@ -83,7 +83,9 @@ class TrailDetector(BaseDetector):
     def init(self, context: Context | None = None) -> FoldState:
         """Return a fresh state."""
         state = FoldState(self.name, self.layout, {"trail": Column(np.float64, (TRAIL_SIZE,))})
-        state.memory.update(context=to_jsonable(dict(context or {})), open={}, number={})
+        state.memory.update(
+            context=to_jsonable(dict(context or {})), open={}, number={}, at_once={}
+        )
         return state
 
     def update(self, state: FoldState, chunk: SignalSet) -> Sequence[Event]:
@@ -125,7 +127,7 @@ class TrailDetector(BaseDetector):
         if known is None:
             if verdict is None:
                 return
-            self._open(state, key, place, verdict, step)
+            self._open(state, key, place, verdict, trail, step)
             row[Field.WATCH] = 1
             return
         before = state.findings.get(known)  # None where it is only counted
@@ -141,8 +143,9 @@ class TrailDetector(BaseDetector):
             state.replace(self._finding(key, _as_opened(verdict, before), known), step)
 
     def _open(
-        self, state: FoldState, key: SeriesKey, place: str, verdict: Verdict, step: int
-    ) -> None:
+        self, state: FoldState, key: SeriesKey, place: str, verdict: Verdict, trail: Trail,
+        step: int,
+    ) -> None:  # fmt: skip
         """Open a finding, or the last one of the place again where that had not ended yet."""
         number = state.memory["number"].get(place, 0)
         finding_id, verdict = self._continued(state, key, number, verdict)
@@ -152,6 +155,8 @@ class TrailDetector(BaseDetector):
         else:  # what is remembered must not depend on whether there is room to keep it
             state.open(step, finding)
             state.memory["number"][place] = number + 1
+            if (known := trail.at_once(verdict.onset.step)) is not None:
+                state.memory["at_once"][finding_id] = known
         state.memory["open"][place] = finding.finding_id
 
     def _continued(
@@ -245,6 +250,8 @@ class TrailDetector(BaseDetector):
             else:
                 finding_id, weighed = known, _as_opened(weighed, state.findings[known])
             facts = evidence(**learning_rate_facts(key, followed, weighed.onset.step))
+            if finding_id in state.memory["at_once"]:
+                facts["at_once"] = state.memory["at_once"][finding_id]
             weighed = replace(weighed, evidence={**weighed.evidence, **facts})
             found[finding_id] = self._finding(key, weighed, finding_id)
         for key, verdict in self.across(followed, context):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,7 +86,8 @@ class DistributedDesyncDetector(BaseDetector):
     --------
     ``series``, ``quantity``, ``replicas``, ``deviation`` (log-ratio at its
     peak), ``peak_step``, ``usual_spread``, ``steps``, ``agreed_before``,
-    ``culprit_known``, ``goes_on``; of digests ``digest`` and ``majority``.
+    ``culprit_known``, ``goes_on``; of digests ``digest``, ``majority``, ``layers``
+    and ``alone`` (no other parameter parted with it).
 
     Examples
     --------
@@ -339,8 +340,10 @@ class DistributedDesyncDetector(BaseDetector):
             more = {"outcome": Outcome.NOT_APPLICABLE, "reason": "there are no two replicas"}
         elif not judged:
             more = {"outcome": Outcome.INSUFFICIENT, "reason": "replicas share too few steps"}
+        layers = sum(key.startswith("param_digest|") for key in groups)
+        found = _beside(state.findings.values(), layers)
         return DetectionResult.of_findings(
-            self.failure_mode, self.name, _earliest_layers(state.findings.values()), **more
+            self.failure_mode, self.name, _earliest_layers(found), **more
         )
 
 
@@ -362,6 +365,25 @@ def _known(usual: npt.NDArray[np.float64], memory: dict[str, Any]) -> list[float
 def _place(key: SeriesKey) -> str:
     """Return the group in words that no other has; `str` leaves the usual split out."""
     return f"{key} (train)" if key.split == "train" else str(key)
+
+
+def _beside(findings: Iterable[Finding], layers: int) -> Iterator[Finding]:
+    """Yield the findings; a parameter that parts alone, of three or more, is told so.
+
+    A missed update parts all parameters at once, a flipped bit one.
+    """
+    held = list(findings)
+    for one in held:
+        if one.evidence["quantity"] != "param_digest" or layers < 3:
+            yield one
+            continue
+        with_it = sum(
+            other.evidence["quantity"] == "param_digest"
+            and (other.onset_step, other.replica_id) == (one.onset_step, one.replica_id)
+            for other in held
+        )
+        more = {"layers": layers, "alone": with_it == 1}
+        yield replace(one, evidence={**one.evidence, **more})
 
 
 def _earliest_layers(findings: Any) -> Iterator[Finding]:

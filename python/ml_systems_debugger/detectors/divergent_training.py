@@ -110,7 +110,7 @@ class DivergentTrainingDetector(TrailDetector):
     best), ``lost_gain`` (part of the progress), ``above_start``,
     ``held_out_rise``, ``peak``, ``peak_step``, ``persistence_steps``, ``onset_step``,
     ``onset_low``, ``onset_high``, ``noise``, ``recovered``,
-    ``first_non_finite_step``, ``lr_at_onset``, ``lr_jump``,
+    ``first_non_finite_step``, ``at_once``, ``lr_at_onset``, ``lr_jump``,
     ``lr_is_constant``, ``lr_max``.
 
     Examples

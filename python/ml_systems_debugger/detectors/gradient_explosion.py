@@ -103,7 +103,7 @@ class GradientExplosionDetector(TrailDetector):
     ``baseline``, ``last``, ``peak``, ``peak_step``, ``start``, ``highest_before``,
     ``z``, ``persistence_steps``, ``loss_suffers``, ``onset_step``,
     ``onset_low``, ``onset_high``, ``first_non_finite_step``, ``recovered``,
-    ``lr_at_onset``, ``lr_jump``, ``lr_is_constant``, ``lr_max``.
+    ``at_once``, ``lr_at_onset``, ``lr_jump``, ``lr_is_constant``, ``lr_max``.
 
     Examples
     --------
