@@ -105,7 +105,11 @@ def _bad(values: npt.NDArray[Any], at: int) -> bool:
         return True
     before = np.abs(values[:at])
     before = before[np.isfinite(before)]
-    return len(before) >= _FEW and bool(value > _EXPLODED * np.median(before))
+    if len(before) < _FEW:
+        return False
+    # The mean of two middle values of the largest size, and a product with one, overflow.
+    middle = float(np.partition(before, len(before) // 2)[len(before) // 2])
+    return value / _EXPLODED > middle
 
 
 def _go_on(one: Series, others: Sequence[Series], at: int) -> int:
