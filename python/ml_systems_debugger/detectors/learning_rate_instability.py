@@ -64,6 +64,7 @@ _RULES = (
 
 _KEPT = 8
 _LOOK = 16  # losses before and after
+_BLOCK = 1 << 16
 
 
 @detectors.register("learning_rate_instability")
@@ -162,7 +163,12 @@ class LearningRateInstabilityDetector(BaseDetector):
             for name in ("last", "last_step", "most", "seen"):
                 state[name][row] = state[name][old]
             state["inherited"][row] = state["seen"][old]
-        values = np.nan_to_num(np.asarray(one.values), nan=0.0, posinf=0.0, neginf=0.0)
+        for start in range(0, len(one), _BLOCK):  # what is held does not grow with the run
+            self._block(state, row, one, start)
+
+    def _block(self, state: FoldState, row: int, one: Series, start: int) -> None:
+        values = np.asarray(one.values[start : start + _BLOCK])
+        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
         values = np.clip(values, 0.0, 1e300)
         before = np.concatenate([[np.nan_to_num(state["last"][row])], values[:-1]])
         most = np.maximum.accumulate(np.concatenate([[state["most"][row]], values]))[:-1]
@@ -175,10 +181,12 @@ class LearningRateInstabilityDetector(BaseDetector):
         if not state["jumps"][row] and len(np.flatnonzero(jumped)):
             marks = np.flatnonzero(again & (places >= places[np.flatnonzero(jumped)[0]]))
         for at in marks.tolist():
-            step_before = int(one.steps[at - 1]) if at else int(state["last_step"][row])
-            self._jump(state, row, one, at, float(before[at]), float(most[at]), step_before,
+            whole = start + at
+            step_before = int(one.steps[whole - 1]) if whole else int(state["last_step"][row])
+            self._jump(state, row, one, whole, float(before[at]), float(most[at]), step_before,
                        int(places[at]))  # fmt: skip
-        state["last"][row], state["last_step"][row] = values[-1], one.steps[-1]
+        state["last"][row] = values[-1]
+        state["last_step"][row] = one.steps[start + len(values) - 1]
         state["most"][row] = max(float(state["most"][row]), float(values.max()))
         state["seen"][row] += len(values)
 
@@ -231,13 +239,13 @@ class LearningRateInstabilityDetector(BaseDetector):
                 and not fact["after"]
                 and fact.get("loss") in (None, str(one.key))
             ):
-                past = np.concatenate([kept, values[:at]])
+                past = np.concatenate([kept, values[max(0, at - _LOOK) : at]])
                 past = past[np.isfinite(past)][-_LOOK:]
                 fact["before"], fact["loss"] = past.tolist(), str(one.key)
             if fact.get("loss") == str(one.key) and len(fact["after"]) < _LOOK:
                 room = _LOOK - len(fact["after"])
                 fact["after"] += values[at : at + room].tolist()
-        last = np.concatenate([kept, values])[-_LOOK:]
+        last = np.concatenate([kept, values[-_LOOK:]])[-_LOOK:]
         state["losses"][row] = last
 
     def conclude(self, state: Any) -> DetectionResult:

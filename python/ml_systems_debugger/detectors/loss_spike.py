@@ -78,6 +78,9 @@ _KEPT = 16  # spikes of a series that are told one by one
 _AFTER_RESTART = 50  # values
 _BEFORE = 16  # values that say what the level was
 _WARMUP = 64
+_BLOCK = 1 << 16
+
+Steps = npt.NDArray[np.int64]
 _BEYOND = 4.0  # times the deepest fall: t noise of 3 degrees passes it in 1 run of 16
 
 
@@ -192,40 +195,49 @@ class LossSpikeDetector(BaseDetector):
             if not len(one) or not is_training_loss(one.key):
                 continue
             past = self._remembered(state, one)
-            row = state.row(one.key)
-            # The kernel changes the state in place: the column itself, not a copy.
-            held = state["baseline"][row : row + 1]
-            z, runs = self._baseline.update(held, one.values, one.steps)
-            assert z is not None  # asked for  # noqa: S101
-            deepest = np.fmax.accumulate(np.nan_to_num(-z, nan=0.0, posinf=0.0, neginf=0.0))
-            deepest = np.maximum(deepest, state["deepest"][row])
             key = one.key
             own = (key.run, key.segment, key.replica_id)
             rate = rates.get(own, rates.get((key.run, key.segment, None)))
-            for run in runs:
-                # The loss never falls so far by fault: how far it does says how wild it is.
-                decided = int(np.searchsorted(one.steps, run["step"]))
-                wild = float(deepest[min(decided, len(deepest) - 1)])
-                if float(run["statistic"]) >= _BEYOND * wild:
-                    self._spike(state, row, key, run, past, rate)
-            state["deepest"][row] = deepest[-1]
+            for start in range(0, len(one), _BLOCK):  # what is held does not grow with the run
+                part = slice(start, start + _BLOCK)
+                self._fold(state, key, one.values[part], one.steps[part], past, rate)
         return tuple(state.take_events())
+
+    def _fold(
+        self, state: FoldState, key: SeriesKey, values: Floats, steps: Steps, past: Past,
+        rate: Past | None,
+    ) -> None:  # fmt: skip
+        row = state.row(key)
+        # The kernel changes the state in place: the column itself, not a copy.
+        z, runs = self._baseline.update(state["baseline"][row : row + 1], values, steps)
+        assert z is not None  # asked for  # noqa: S101
+        deepest = np.fmax.accumulate(np.nan_to_num(-z, nan=0.0, posinf=0.0, neginf=0.0))
+        before = float(state["deepest"][row])
+        for run in runs:
+            # The loss never falls so far by fault: how far it does says how wild it is.
+            decided = min(int(np.searchsorted(steps, run["step"])), len(deepest) - 1)
+            if float(run["statistic"]) >= _BEYOND * max(before, float(deepest[decided])):
+                self._spike(state, row, key, run, past, rate)
+        state["deepest"][row] = max(before, float(deepest[-1]))
 
     def _remembered(self, state: FoldState, one: Series) -> Past:
         """Return the last values with those of the chunk behind them; remember the last."""
         row = state.row(one.key)
-        kept = min(int(state["seen"][row]), self._memory)
-        values = np.concatenate([state["values"][row, self._memory - kept :], one.values])
-        steps = np.concatenate([state["steps"][row, self._memory - kept :], one.steps])
-        last = min(len(values), self._memory)
-        state["values"][row, self._memory - last :] = values[len(values) - last :]
-        state["steps"][row, self._memory - last :] = steps[len(steps) - last :]
         seen = int(state["seen"][row])
+        kept = min(seen, self._memory)
+        start = self._memory - kept
+        past = Past(
+            state["values"][row, start:].copy(), state["steps"][row, start:].copy(), one, seen
+        )
+        values = np.concatenate([past.values, one.values[-self._memory :]])[-self._memory :]
+        steps = np.concatenate([past.steps, one.steps[-self._memory :]])[-self._memory :]
+        state["values"][row, self._memory - len(values) :] = values
+        state["steps"][row, self._memory - len(steps) :] = steps
         if seen < 8:
             first = one.values[: 8 - seen]
             state["start"][row, seen : seen + len(first)] = first
         state["seen"][row] += len(one)
-        return Past(values, steps, int(state["seen"][row]) - len(values))
+        return past
 
     def _spike(
         self, state: FoldState, row: int, key: SeriesKey, run: Any, past: Past, rate: Past | None
@@ -247,8 +259,7 @@ class LossSpikeDetector(BaseDetector):
     ) -> Finding | None:
         peak, sigmas = float(run["value"]), float(run["statistic"])
         count, first, last = int(run["count"]), int(run["first"]), int(run["last"])
-        at = int(np.searchsorted(past.steps, first))
-        before = past.values[max(0, at - _BEFORE) : at]
+        before, own, place = past.before(first)
         before = before[np.isfinite(before)]
         if not math.isfinite(peak) or count > self.longest or not len(before):
             return None
@@ -261,7 +272,7 @@ class LossSpikeDetector(BaseDetector):
         if undone < self.undone:
             return None
         high = ratio >= self.high_ratio and sigmas >= 2 * self.sigmas and undone >= 1.0
-        sudden = float(past.values[at]) >= level * ratio**0.5
+        sudden = own >= level * ratio**0.5
         return Finding(
             self.failure_mode,
             Severity.HIGH if high else Severity.MEDIUM,
@@ -277,7 +288,7 @@ class LossSpikeDetector(BaseDetector):
                 ratio=ratio, sigmas=min(sigmas, 1e6), undone=min(undone, 1e6),
                 values=count, last_step=last,
                 onset_step=first, sudden=sudden,
-                after_restart=bool(key.segment and past.skipped + at < _AFTER_RESTART),
+                after_restart=bool(key.segment and place < _AFTER_RESTART),
                 lr_jump=None if rate is None else _jump(rate, first), recovered=True,
             ),
             f"{self.name}:{key}:{first}",
@@ -316,16 +327,37 @@ class LossSpikeDetector(BaseDetector):
 
 
 class Past(NamedTuple):
-    """The last values of a series; `skipped` of it came before them."""
+    """A chunk of a series with the last values before it; `seen` of it came before the chunk."""
 
     values: Floats
-    steps: npt.NDArray[np.int64]
-    skipped: int
+    steps: Steps
+    chunk: Series
+    seen: int
+
+    def before(self, step: int) -> tuple[Floats, float, int]:
+        """Return the 16 values before `step`, the value there, and its place in the series."""
+        at = int(np.searchsorted(self.chunk.steps, step))
+        if at == 0 and len(self.steps) and self.steps[-1] >= step:  # it began before the chunk
+            back = int(np.searchsorted(self.steps, step))
+            found = self.values[max(0, back - _BEFORE) : back]
+            return found, float(self.values[back]), self.seen - len(self.values) + back
+        found = np.asarray(self.chunk.values[max(0, at - _BEFORE) : at])
+        if len(found) < _BEFORE:
+            found = np.concatenate([self.values, found])[-_BEFORE:]
+        return found, float(self.chunk.values[at]), self.seen + at
+
+    def until(self, step: int, count: int) -> Floats:
+        """Return the last `count` values up to `step`, the one there too."""
+        at = int(np.searchsorted(self.chunk.steps, step, "right"))
+        found = np.asarray(self.chunk.values[max(0, at - count) : at])
+        if len(found) < count:
+            back = int(np.searchsorted(self.steps, step, "right"))
+            found = np.concatenate([self.values[:back], found])[-count:]
+        return found
 
 
 def _jump(rate: Past, step: int) -> float | None:
     """Return the greatest factor by which the learning rate rose in the ten values up to `step`."""
-    at = int(np.searchsorted(rate.steps, step, "right"))
-    window = rate.values[max(0, at - 10) : at]
+    window = rate.until(step, 10)
     window = window[window > 0]
     return float((window[1:] / window[:-1]).max()) if len(window) > 1 else None

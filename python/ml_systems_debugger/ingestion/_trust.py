@@ -86,10 +86,11 @@ def _gaps(one: Series, others: Sequence[Series], last: int) -> Iterator[dict[str
     steps, values = one.steps, one.values
     if len(steps) < _FEW:
         return
+    least, most = _spacing(steps)
+    if most <= _GAP * max(1, least) and last - int(steps[-1]) <= _GAP * most:
+        return  # logged evenly to the end, as most are
     distance = np.diff(steps, append=last)
     inner = distance[:-1]
-    if inner.max() <= _GAP * max(1, inner.min()) and distance[-1] <= _GAP * inner.max():
-        return  # logged evenly to the end, as most are
     wide = np.flatnonzero(distance > _GAP * max(1.0, float(np.median(inner))))
     found = 0
     for at in wide.tolist():
@@ -97,6 +98,15 @@ def _gaps(one: Series, others: Sequence[Series], last: int) -> Iterator[dict[str
             found += 1
             until = int(steps[at + 1]) if at + 1 < len(steps) else None
             yield {"step": int(steps[at]), "value": float(values[at]), "until": until}
+
+
+def _spacing(steps: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Return the least and the greatest distance of steps, without a copy of a long series."""
+    least, most = np.iinfo(np.int64).max, 0
+    for start in range(0, len(steps) - 1, 1 << 16):
+        gaps = np.diff(steps[start : start + (1 << 16) + 1])
+        least, most = min(least, int(gaps.min())), max(most, int(gaps.max()))
+    return least, most
 
 
 def _bad(values: npt.NDArray[Any], at: int) -> bool:
