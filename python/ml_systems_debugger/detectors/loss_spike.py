@@ -110,7 +110,7 @@ class LossSpikeDetector(BaseDetector):
     `ratio` times the level, a distance of four times the deepest that the loss
     has fallen below its level (noise falls as far as it rises), and undoes at
     least `undone` of what the loss had gained since the start. It is medium; high
-    where it also reaches `high_ratio` times the level at twice the distance and
+    where it also reaches `high_ratio` times the level at twice either distance and
     stands above the start. Where more
     than one value in 250 belongs to a spike, at four spikes or more, that is how
     this loss is, and they are low. Losses of 0 or below are passed over.
@@ -216,8 +216,9 @@ class LossSpikeDetector(BaseDetector):
         for run in runs:
             # The loss never falls so far by fault: how far it does says how wild it is.
             decided = min(int(np.searchsorted(steps, run["step"])), len(deepest) - 1)
-            if float(run["statistic"]) >= _BEYOND * max(before, float(deepest[decided])):
-                self._spike(state, row, key, run, past, rate)
+            wild = max(before, float(deepest[decided]))
+            if float(run["statistic"]) >= _BEYOND * wild:
+                self._spike(state, row, key, run, past, rate, wild)
         state["deepest"][row] = max(before, float(deepest[-1]))
 
     def _remembered(self, state: FoldState, one: Series) -> Past:
@@ -240,12 +241,19 @@ class LossSpikeDetector(BaseDetector):
         return past
 
     def _spike(
-        self, state: FoldState, row: int, key: SeriesKey, run: Any, past: Past, rate: Past | None
+        self,
+        state: FoldState,
+        row: int,
+        key: SeriesKey,
+        run: Any,
+        past: Past,
+        rate: Past | None,
+        wild: float,
     ) -> None:
         start = state["start"][row]
         known = start[np.isfinite(start)]
         began = float(np.median(known)) if len(known) else math.nan
-        finding = self._finding(key, run, past, rate, began)
+        finding = self._finding(key, run, past, rate, began, wild)
         if finding is None:
             return
         state["spikes"][row] += 1
@@ -255,7 +263,13 @@ class LossSpikeDetector(BaseDetector):
         state.open(int(run["step"]), finding)
 
     def _finding(
-        self, key: SeriesKey, run: Any, past: Past, rate: Past | None, began: float
+        self,
+        key: SeriesKey,
+        run: Any,
+        past: Past,
+        rate: Past | None,
+        began: float,
+        wild: float,
     ) -> Finding | None:
         peak, sigmas = float(run["value"]), float(run["statistic"])
         count, first, last = int(run["count"]), int(run["first"]), int(run["last"])
@@ -271,7 +285,8 @@ class LossSpikeDetector(BaseDetector):
         undone = (peak - level) / (began - level) if began > level else math.inf
         if undone < self.undone:
             return None
-        high = ratio >= self.high_ratio and sigmas >= 2 * self.sigmas and undone >= 1.0
+        least = max(2 * self.sigmas, 2 * _BEYOND * wild)
+        high = ratio >= self.high_ratio and sigmas >= least and undone >= 1.0
         sudden = own >= level * ratio**0.5
         return Finding(
             self.failure_mode,
