@@ -60,7 +60,7 @@ def test_narrowed_by_name_and_step(run: Path) -> None:
     )
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["step"] for row in rows] == [198, 198, 199, 199]
-    assert set(rows[0]) == {"step", "replica_id", "loss", "lr"}
+    assert set(rows[0]) == {"step", "replica_id", "train_loss", "lr"}
 
 
 def test_a_mapping_that_is_none_is_said(run: Path) -> None:
@@ -82,6 +82,36 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     assert first["first"]["parts_for_good_at"] is None
     assert (second["first"]["quantity"], second["first"]["parts_for_good_at"]) == ("loss", 60)
     assert "at least two runs" in call("compare", a, code=2)
+
+
+def test_what_is_not_compared_is_not_the_same(tmp_path: Path) -> None:
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / f"{name}.csv"
+        path.write_text("step,loss\n" + text, encoding="utf-8")
+        return path
+
+    a = write("a", "0,1\n1,2\n")
+    assert "nothing was compared" in call("compare", a, write("b", "10,5\n11,6\n"), code=3)
+    assert "1 values have no counterpart" in call("compare", a, write("c", "0,1\n"), code=1)
+    twice, other = write("d", "0,1\n0,2\n"), write("e", "0,1\n0,9\n")
+    assert "parts from" in call("compare", twice, other, code=1)
+
+
+FORMATS = REAL.parent / "formats"
+
+
+@pytest.mark.skipif(not FORMATS.is_dir(), reason="the real runs are not here")
+def test_real_runs_read_back_as_they_were(tmp_path: Path) -> None:
+    for path in sorted(p for p in FORMATS.rglob("*") if p.is_file() and p.suffix != ".md"):
+        out = tmp_path / "out.jsonl"
+        CliRunner().invoke(main, ["ingest", str(path), "--output", str(out)])
+        before = {
+            s.key: s for s in open_source(path).series if s.kind.value in ("scalar", "digest")
+        }
+        after = {s.key: s for s in open_source(out).series}
+        for key, one in before.items():
+            assert key in after, f"{path.name}: {key}"
+            assert repr(after[key].values.tolist()) == repr(one.values.tolist()), path.name
 
 
 def test_inspect_tells_a_run_from_a_checkpoint(run: Path, tmp_path: Path) -> None:

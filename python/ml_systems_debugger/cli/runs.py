@@ -13,11 +13,20 @@ from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..core import IngestionError, Series, SeriesKey, SeriesKind, SignalSet, qualified
+from ..core import (
+    IngestionError,
+    Series,
+    SeriesKey,
+    SeriesKind,
+    SignalSet,
+    canonical,
+    qualified,
+)
 from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, write_output
 from ._runs import Selection, mapping_of, run_options
 
@@ -83,8 +92,8 @@ def compare(
 
     \b
     Exit codes:
-      0  all runs have the same values
-      1  they part somewhere
+      0  all runs have the same quantities with the same values at the same steps
+      1  they part somewhere, or one has values that another has not
       2  wrong usage, a missing file, an I/O error
       3  a run cannot be read, or the runs share nothing
     """  # noqa: D301 - click's \b keeps the list as it is
@@ -108,8 +117,14 @@ def compare(
     write_output(text, output)
     if any(not found["shared"] for _, found in results):
         sys.exit(EXIT_INCOMPLETE)
-    parted = any(found["first"] is not None for _, found in results)
+    parted = any(_differs(found) for _, found in results)
     sys.exit(EXIT_FINDINGS if parted else EXIT_CLEAN)
+
+
+def _differs(found: dict[str, Any]) -> bool:
+    """Return whether anything differs: values, or what has no counterpart."""
+    one_sided = found["only_in_reference"] or found["only_here"]
+    return bool(found["first"] is not None or found["unmatched"] or one_sided)
 
 
 def describe(path: str) -> tuple[str, dict[str, Any]]:
@@ -181,7 +196,7 @@ def _rows(signals: SignalSet) -> Iterator[dict[str, Any]]:
         if one.kind not in _NUMBERS:
             continue
         key = one.key
-        name = qualified(key.name, key.split, key.layer)
+        name = _written(one)
         whole = one.kind is SeriesKind.DIGEST
         for at, (step, value) in enumerate(
             zip(one.steps.tolist(), one.values.tolist(), strict=True)
@@ -195,6 +210,17 @@ def _rows(signals: SignalSet) -> Iterator[dict[str, Any]]:
                 row.setdefault("timestamp", float(one.timestamps[at]))
     for place in sorted(table, key=lambda p: (p[0], p[1], p[2], p[3], len(p), p[4:])):
         yield table[place]
+
+
+def _written(one: Series) -> str:
+    """Return the name that reads back as this series' key, the training split written out too."""
+    key = one.key
+    text = qualified(key.name, None if key.split == "train" else key.split, key.layer)
+    text = f"train_{text}" if key.split == "train" else text
+    back = canonical(text)
+    if (back.name, back.split, back.layer) == (key.name, key.split, key.layer):
+        return text
+    return one.source_name or text  # a name that no table knows is told as it came
 
 
 def _place(key: SeriesKey, step: int) -> dict[str, Any]:
@@ -239,33 +265,54 @@ def _parquet(rows: list[dict[str, Any]], output: str | None) -> None:
 
 
 def _numbers(run: SignalSet) -> dict[SeriesKey, Series]:
-    return {
-        one.key._replace(run=None): one for one in run.series if one.kind in _NUMBERS and len(one)
-    }
+    """Return the series by key; the run's own name counts only where keys would be the same."""
+    held = [one for one in run.series if one.kind in _NUMBERS and len(one)]
+    plain = [one.key._replace(run=None) for one in held]
+    alike = len(set(plain)) < len(plain)
+    return {(one.key if alike else key): one for one, key in zip(held, plain, strict=True)}
+
+
+def _places(one: Series) -> npt.NDArray[np.int64]:
+    """Return step and occurrence of every value as rows [n, 2]: a step may hold several."""
+    steps = one.steps
+    first = np.searchsorted(steps, steps, "left")
+    return np.stack([steps, np.arange(len(steps)) - first], axis=1)
 
 
 def _parted(a: dict[SeriesKey, Series], b: dict[SeriesKey, Series], rtol: float) -> dict[str, Any]:
-    """Return where two runs part: exactly, and by more than `rtol`."""
-    shared = [key for key in a if key in b]
-    quantities = []
-    for key in shared:
-        steps, left, right = np.intersect1d(a[key].steps, b[key].steps, return_indices=True)
-        x, y = a[key].values[left], b[key].values[right]
-        same = (x == y) | ((x != x) & (y != y))
-        with np.errstate(invalid="ignore", over="ignore"):
-            near = same | (np.abs(x - y) <= rtol * np.maximum(np.abs(x), np.abs(y)))
-        quantities.append({
-            "quantity": str(key), "steps": len(steps),
-            "parts_at": None if same.all() else int(steps[np.argmin(same)]),
-            "parts_for_good_at": None if near.all() else int(steps[np.argmin(near)]),
-            "last": [_plain(x[-1]), _plain(y[-1])] if len(steps) else [],
-        })  # fmt: skip
-    parted = [q for q in quantities if q["parts_at"] is not None]
+    """Return where two runs part: exactly, by more than `rtol`, or because one ends."""
+    quantities = [_quantity(key, a[key], b[key], rtol) for key in a if key in b]
+    told = [q for q in quantities if q["steps"]]
+    parted = [q for q in told if q["parts_at"] is not None]
     parted.sort(key=lambda q: (q["parts_at"], q["quantity"]))
     return {
-        "shared": len(shared), "only_in_reference": sorted(str(k) for k in a if k not in b),
+        "shared": len(told), "only_in_reference": sorted(str(k) for k in a if k not in b),
         "only_here": sorted(str(k) for k in b if k not in a),
+        "no_common_step": [q["quantity"] for q in quantities if not q["steps"]],
+        "unmatched": sum(sum(q["unmatched"]) for q in quantities),
         "first": parted[0] if parted else None, "quantities": quantities,
+    }  # fmt: skip
+
+
+def _quantity(key: SeriesKey, one: Series, other: Series, rtol: float) -> dict[str, Any]:
+    mine, theirs = _places(one), _places(other)
+    where = {tuple(place): at for at, place in enumerate(theirs.tolist())}
+    pairs = [
+        (at, where[tuple(place)]) for at, place in enumerate(mine.tolist()) if tuple(place) in where
+    ]
+    left, right = np.array(pairs, np.int64).reshape(-1, 2).T
+    x, y = one.values[left], other.values[right]
+    same = (x == y) | ((x != x) & (y != y))
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = same | (np.abs(x - y) <= rtol * np.maximum(np.abs(x), np.abs(y)))
+    steps = one.steps[left]
+    return {
+        "quantity": str(key), "steps": len(left),
+        "unmatched": [len(one) - len(left), len(other) - len(left)],
+        "ends": [int(one.steps[-1]), int(other.steps[-1])],
+        "parts_at": None if same.all() else int(steps[np.argmin(same)]),
+        "parts_for_good_at": None if near.all() else int(steps[np.argmin(near)]),
+        "last": [_plain(x[-1]), _plain(y[-1])] if len(left) else [],
     }  # fmt: skip
 
 
@@ -277,8 +324,10 @@ def _plain(value: Any) -> Any:
 def _told(reference: str, path: str, found: dict[str, Any]) -> str:
     first = found["first"]
     if not found["shared"]:
-        return f"{path} shares no quantity with {reference}"
+        return f"{path} shares no quantity at any step with {reference}: nothing was compared"
     head = f"{path} has the values of {reference} in all {found['shared']} shared quantities"
+    if found["unmatched"]:
+        head += f", but {found['unmatched']} values have no counterpart"
     if first is not None:
         head = (
             f"{path} parts from {reference} at step {first['parts_at']}, first in "
