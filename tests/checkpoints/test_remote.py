@@ -320,6 +320,11 @@ def test_http_failures_are_tried_again_and_named(tmp_path: Path) -> None:
         files.failures = [403]
         with pytest.raises(PermissionError):
             scan(f"{files.url}/m.safetensors")
+        # A number in a name is no status.
+        safetensors.save_file(planted(), tmp_path / "412-precondition.safetensors")
+        files.failures = [403]
+        with pytest.raises(PermissionError):
+            scan(f"{files.url}/412-precondition.safetensors")
     with pytest.raises(OSError, match="cannot be read"):
         scan("http://127.0.0.1:9/m.safetensors")
 

@@ -29,6 +29,9 @@ _VERSIONS = (
     "ETag", "etag", "generation", "md5Hash", "Content-MD5", "LastModified", "Last-Modified",
     "last_modified", "updated", "mtime", "modified", "created",
 )  # fmt: skip
+# How stores say that an object is no longer the one that was asked for. A number alone is not
+# enough: a port or a name may hold it.
+_EXPIRED = re.compile(r"FileExpired|\(412\)|Precondition ?Failed", re.IGNORECASE)
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _EXTRAS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp",
            "https": "aiohttp", "abfs": "adlfs", "az": "adlfs", "hf": "huggingface_hub"}  # fmt: skip
@@ -242,7 +245,7 @@ class Store:
                 text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 if isinstance(error, ValueError) and "range" in text:
                     raise self._no_ranges(key) from error
-                if status == 412 or type(error).__name__ == "FileExpired" or "412" in text[:80]:
+                if status == 412 or _EXPIRED.search(text):
                     raise ChangedError(
                         "was changed or replaced while it was read", source=self.url(key)
                     ) from error
