@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, m) {
   register_ranges(m);
   register_formats(m);
   register_trail(m);
+  register_live(m);
 }

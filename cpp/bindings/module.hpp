@@ -10,3 +10,4 @@ void register_folds(pybind11::module_ &m);
 void register_ranges(pybind11::module_ &m);
 void register_formats(pybind11::module_ &m);
 void register_trail(pybind11::module_ &m);
+void register_live(pybind11::module_ &m);

@@ -150,6 +150,7 @@ struct Scratch {
   Plan plan;
   std::vector<BlockStats> stats;
   std::vector<std::uint64_t> digests;
+  std::vector<ScaledSquares> sums;
   StatsRange range;
 };
 thread_local Scratch scratch;
@@ -276,6 +277,37 @@ double global_norm(const ArrayRef *arrays, std::size_t count) {
   });
   return root(tree(sums.data(), sums.size(),
                    [](ScaledSquares a, ScaledSquares b) { return combine(a, b); }));
+}
+
+void each_norm(const ArrayRef *arrays, std::size_t count, double *out) {
+  const ArrayKernels &kernels = *active_target().arrays;
+  std::size_t bytes = 0;
+  bool short_ones = true;
+  for (std::size_t i = 0; i < count; ++i) {
+    bytes += arrays[i].n * item_size(arrays[i].dtype);
+    short_ones &= arrays[i].n <= kBlock;
+  }
+  if (short_ones) {
+    auto one = [&](std::size_t i) {
+      const ArrayRef &array = arrays[i];
+      out[i] = array.n == 0 ? 0.0 : root(kernels.sum_squares(array.data, array.n, array.dtype));
+    };
+    parallel_for(count, bytes, one);
+    return;
+  }
+  Scratch &s = scratch;
+  s.plan.lay(arrays, count);
+  s.sums.resize(s.plan.blocks());
+  // Workers see the caller's scratch, not their own.
+  over_blocks(s.plan, [&, &plan = s.plan, &sums = s.sums](std::size_t block) {
+    const std::size_t which = plan.owner(block), own = block - plan.first[which];
+    const ArrayRef &array = arrays[which];
+    sums[block] =
+        kernels.sum_squares(at(array, own * kBlock), block_length(array.n, own), array.dtype);
+  });
+  for (std::size_t i = 0; i < count; ++i)
+    out[i] = root(tree(s.sums.data() + s.plan.first[i], s.plan.first[i + 1] - s.plan.first[i],
+                       [](ScaledSquares a, ScaledSquares b) { return combine(a, b); }));
 }
 
 double l1_norm(ArrayRef array) {

@@ -224,10 +224,9 @@ inline int fold_one(double* row, double x, double step, const Settings& settings
   return reason;
 }
 
-}  // namespace
-
-std::ptrdiff_t trail_fold(const double* values, const std::int64_t* steps, std::ptrdiff_t at,
-                          std::ptrdiff_t n, double* row, const double* settings) {
+std::ptrdiff_t fold_strided(const double* values, std::ptrdiff_t stride, const std::int64_t* steps,
+                            std::ptrdiff_t at, std::ptrdiff_t n, double* row,
+                            const double* settings) {
   const Settings set{settings[kSign],       settings[kSigmas],      settings[kFloor],
                      settings[kRelative],   settings[kEarlyFactor], settings[kRise],
                      settings[kRiseOfGain], settings[kRiseOfBest],  settings[kLogarithm] != 0,
@@ -235,13 +234,33 @@ std::ptrdiff_t trail_fold(const double* values, const std::int64_t* steps, std::
   row[kReason] = kNothing;
   for (; at < n; ++at) {
     const double step = static_cast<double>(steps == nullptr ? at : steps[at]);
-    const int reason = fold_one(row, values[at], step, set);
+    const int reason = fold_one(row, values[at * stride], step, set);
     if (reason != kNothing) {
       row[kReason] = reason;
       return at + 1;
     }
   }
   return at;
+}
+
+}  // namespace
+
+std::ptrdiff_t trail_fold(const double* values, const std::int64_t* steps, std::ptrdiff_t at,
+                          std::ptrdiff_t n, double* row, const double* settings) {
+  return fold_strided(values, 1, steps, at, n, row, settings);
+}
+
+TrailPlace trail_fold_table(const TrailTable& table, TrailPlace from) {
+  std::ptrdiff_t at = from.at;
+  for (std::ptrdiff_t i = from.series; i < table.count; ++i, at = 0) {
+    if (at >= table.n) continue;
+    double* row = table.trails + table.rows[i] * kTrailSize;
+    const std::ptrdiff_t stop =
+        fold_strided(table.values + table.columns[i], table.width, table.steps, at, table.n, row,
+                     table.settings + table.which[i] * kSettings);
+    if (row[kReason] != kNothing) return {i, stop};
+  }
+  return {table.count, 0};
 }
 
 }  // namespace mlsd

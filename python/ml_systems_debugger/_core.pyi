@@ -89,6 +89,23 @@ def count_below(
 
 # Folds over series: values [steps, series], states updated in place.
 def trail_fold(values: _Floats, steps: _Steps, at: int, row: _Floats, settings: _Floats) -> int: ...
+def trail_fold_table(
+    values: _Floats,
+    steps: _Steps,
+    columns: _Steps,
+    rows: _Steps,
+    which: _Steps,
+    trails: _Floats,
+    settings: _Floats,
+    series: int,
+    at: int,
+) -> tuple[int, int]: ...
+def live_norms(
+    xs: Sequence[Any], attribute: str | None, norms: _Buffer, there: _Buffer, /
+) -> float: ...
+def live_moves(
+    xs: Sequence[Any], norms: _Buffer, samples: _Buffer, moved: _Buffer, known: bool, /
+) -> None: ...
 def baseline_size(window: int, batch: int) -> int: ...
 def baseline_fold(
     values: _Floats,

@@ -18,6 +18,7 @@ from ml_systems_debugger.kernels.trail import (
     ring,
     table,
     trail_fold,
+    trail_fold_table,
 )
 from ml_systems_debugger.kernels.trail import settings as trail_settings
 
@@ -128,3 +129,54 @@ def test_wrong_arguments_name_the_argument():
         trail_fold(np.ones(3), steps, 0, row[:-1], SETTINGS[0])
     with pytest.raises(IndexError, match="4"):
         trail_fold(np.ones(3), steps, 4, row, SETTINGS[0])
+
+
+def test_a_table_is_folded_as_its_series_are_one_by_one() -> None:
+    rng = np.random.default_rng(3)
+    width, size = 7, 400
+    values = np.stack([history(seed, size) for seed in range(width)], axis=1)
+    steps = 5 * np.arange(size, dtype=np.int64)
+    columns, rows = np.array([6, 0, 3, 1]), np.array([2, 5, 0, 4])
+    which, table_of = np.array([1, 0, 4, 2]), np.stack(SETTINGS)
+    trails, stops = np.zeros((6, TRAIL_SIZE)), []
+    low = 0
+    while low < size:
+        high = min(size, low + int(rng.integers(1, 50)))
+        series = at = 0
+        while True:
+            series, at = trail_fold_table(
+                np.ascontiguousarray(values[low:high]), steps[low:high], columns, rows, which,
+                trails, table_of, series, at,
+            )  # fmt: skip
+            if series == len(columns):
+                break
+            stops.append((series, low + at, int(trails[rows[series], Field.REASON])))
+        low = high
+    for number, (column, row) in enumerate(zip(columns, rows, strict=True)):
+        expected = np.zeros(TRAIL_SIZE)
+        at, seen = 0, []
+        own = np.ascontiguousarray(values[:, column])
+        while at < size:
+            at = trail_fold(own, steps, at, expected, SETTINGS[which[number]])
+            if expected[Field.REASON]:
+                seen.append((number, at, int(expected[Field.REASON])))
+        expected[Field.REASON] = trails[row, Field.REASON]
+        np.testing.assert_array_equal(trails[row], expected)
+        assert sorted(s for s in stops if s[0] == number) == sorted(seen)
+    assert not trails[[1, 3]].any()
+
+
+def test_a_table_that_does_not_fit_is_refused() -> None:
+    values, steps, one = np.zeros((4, 2)), np.arange(4), np.zeros(1, np.int64)
+    trails, how = np.zeros((1, TRAIL_SIZE)), np.stack(SETTINGS)
+    fold = lambda v, s, c, r, w: trail_fold_table(v, s, c, r, w, trails, how, 0, 0)  # noqa: E731
+    with pytest.raises(IndexError, match=r"columns\[0\] lies between 0 and 1, got 2"):
+        fold(values, steps, one + 2, one, one)
+    with pytest.raises(IndexError, match=r"rows\[0\]"):
+        fold(values, steps, one, one + 1, one)
+    with pytest.raises(IndexError, match=r"which\[0\]"):
+        fold(values, steps, one, one, one - 1)
+    with pytest.raises(ValueError, match="steps holds 4 values, got 3"):
+        fold(values, steps[:3], one, one, one)
+    with pytest.raises(ValueError, match="values is a dense array"):
+        fold(values[:, ::2], steps, one, one, one)

@@ -53,6 +53,9 @@ bool append(StatsRange *left, const StatsRange &right);
 // Square root of the sum of squares over all arrays, in their order; NaN or infinite where a value
 // is not finite.
 double global_norm(const ArrayRef *arrays, std::size_t count);
+// The norm of each of many arrays; the same bits as global_norm of each alone. Nothing is allocated
+// where none is longer than a block, nor once the calling thread has seen as many blocks before.
+void each_norm(const ArrayRef *arrays, std::size_t count, double *out);
 double l1_norm(ArrayRef array);
 double max_norm(ArrayRef array);
 bool has_nonfinite(ArrayRef array);

@@ -104,4 +104,24 @@ enum TrailSetting : int {
 std::ptrdiff_t trail_fold(const double* values, const std::int64_t* steps, std::ptrdiff_t at,
                           std::ptrdiff_t n, double* row, const double* settings);
 
+// Many series that were measured at the same steps, one after the other.
+struct TrailTable {
+  const double* values;       // [n, width]
+  const std::int64_t* steps;  // [n]
+  std::ptrdiff_t n, width;
+  const std::int64_t* columns;  // [count]: of values
+  const std::int64_t* rows;     // [count]: of trails
+  const std::int64_t* which;    // [count]: of settings
+  std::ptrdiff_t count;
+  double* trails;          // [.., kTrailSize]
+  const double* settings;  // [.., kSettings]
+};
+
+// Folds on from value `at` of series `series` (an index below count) until a reason to look comes
+// up; returns the series and the index behind the last value folded, or {count, 0} at the end.
+struct TrailPlace {
+  std::ptrdiff_t series, at;
+};
+TrailPlace trail_fold_table(const TrailTable& table, TrailPlace from);
+
 }  // namespace mlsd

@@ -20,6 +20,7 @@ from .report import SCHEMA_VERSION, DebugReport, SkippedDetector, Status
 from .results import AttributionHypothesis, DetectionResult, Outcome
 from .rules import AttributionRule, Condition
 from .series import Series, SeriesKey, SeriesKind
+from .series_table import SeriesTable, TableKeys
 from .signal import ReplicaId, Signal, is_array, scalar_value
 from .signal_set import SignalSet, split_at_restarts
 from .vocabulary import (
@@ -71,11 +72,13 @@ __all__ = [
     "Series",
     "SeriesKey",
     "SeriesKind",
+    "SeriesTable",
     "Severity",
     "Signal",
     "SignalSet",
     "SkippedDetector",
     "Status",
+    "TableKeys",
     "UnsupportedFormatError",
     "canonical",
     "check_count",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from bisect import insort
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,13 @@ from ._pack import pack, unpack
 from .finding import Event, EventKind, Finding
 from .frozen import freeze, numbers_back, to_jsonable
 from .series import Series, SeriesKey, SeriesKind
+from .series_table import TableKeys
 from .signal_set import SignalSet
 
 __all__ = ["Column", "DetectorState", "FoldState", "HistoryState"]
+
+Plan = TypeVar("Plan")
+_MOST_PLANS = 64
 
 MAX_FINDINGS = 1000
 """Findings kept per detector, the first by step and id; further ones are only counted."""
@@ -66,6 +70,7 @@ class FoldState:
         self._arrays = {name: _filled(0, column) for name, column in columns.items()}
         self._rows: dict[SeriesKey, int] = {}
         self._events: list[Event] = []
+        self._plans = _Plans()
 
     @property
     def keys(self) -> tuple[SeriesKey, ...]:
@@ -87,6 +92,23 @@ class FoldState:
                 self._arrays[name] = np.concatenate([array, more])
         self._rows[key] = at
         return at
+
+    def rows(self, keys: TableKeys) -> slice | npt.NDArray[np.int64]:
+        """Return the rows of a table's columns, made when new; a slice where they are in order."""
+        return self.plan(keys, "rows", lambda: _rows_of([self.row(key) for key in keys.keys]))
+
+    def plan(self, keys: TableKeys, name: str, make: Callable[[], Plan]) -> Plan:
+        """Return what was made for a table's columns: once for each `keys`, by identity.
+
+        It may hold rows, which never change, but no array of this state.
+        """
+        held = self._plans.get((id(keys), name))
+        if held is None or held[0] is not keys:
+            if len(self._plans) >= _MOST_PLANS:  # a caller that makes new keys for every table
+                self._plans.clear()
+            held = self._plans[id(keys), name] = (keys, make())
+        plan: Plan = held[1]
+        return plan
 
     def open(self, step: int, finding: Finding) -> bool:
         """Add a finding decided at `step`; False where only its count is kept."""
@@ -186,6 +208,7 @@ class FoldState:
         self.findings = {f.finding_id: f for f in findings}
         self.dropped_findings, self._opened = dropped, opened
         self._events, self._fresh = [], []
+        self._plans.clear()
 
 
 class HistoryState:
@@ -265,6 +288,19 @@ class HistoryState:
 
 
 DetectorState = FoldState | HistoryState
+
+
+class _Plans(dict[tuple[int, str], tuple[TableKeys, Any]]):
+    """Made anew where a state is copied: what they are known by is where the keys lie."""
+
+    def __deepcopy__(self, memo: Any) -> _Plans:
+        return _Plans()
+
+
+def _rows_of(rows: list[int]) -> slice | npt.NDArray[np.int64]:
+    if rows and rows == list(range(rows[0], rows[0] + len(rows))):
+        return slice(rows[0], rows[0] + len(rows))
+    return np.array(rows, np.int64)
 
 
 def _filled(rows: int, column: Column) -> npt.NDArray[Any]:

@@ -12,11 +12,13 @@ from ._grouping import grouped, split_at_restarts
 from .frozen import FrozenDict, freeze
 from .names import canonical
 from .series import Series, SeriesKey, SeriesKind
+from .series_table import SeriesTable
 from .signal import ReplicaId, Signal
 
 __all__ = ["SignalSet", "split_at_restarts"]
 
 _ANY: Any = object()
+_NONE = np.empty(0, np.int64)
 
 
 class SignalSet(Sequence[Signal]):
@@ -36,13 +38,17 @@ class SignalSet(Sequence[Signal]):
         there are any, no report on this set says "healthy".
     """
 
-    __slots__ = ("_by_key", "_by_name", "_ends", "metadata", "series", "unread")
+    __slots__ = ("_ends", "_held", "_keyed", "_named", "metadata", "singles", "tables", "unread")
 
-    series: tuple[Series, ...]
     metadata: FrozenDict
     unread: tuple[str, ...]
-    _by_key: dict[SeriesKey, Series]
-    _by_name: dict[str, list[Series]]
+    tables: tuple[SeriesTable, ...]
+    """Series that a live run gave together, as arrays [steps, series]; see `of_tables`."""
+    singles: tuple[Series, ...]
+    """The series that are in no table; of most sets, all."""
+    _held: tuple[Series, ...] | None
+    _keyed: dict[SeriesKey, Series] | None
+    _named: dict[str, list[Series]] | None
     _ends: npt.NDArray[np.int64] | None
 
     def __init__(
@@ -51,21 +57,62 @@ class SignalSet(Sequence[Signal]):
         metadata: Mapping[str, Any] | None = None,
         unread: Iterable[str] = (),
     ) -> None:
+        self._fill((), tuple(series), metadata, unread)
+        self._index()
+
+    def _fill(
+        self,
+        tables: tuple[SeriesTable, ...],
+        singles: tuple[Series, ...],
+        metadata: Mapping[str, Any] | None,
+        unread: Iterable[str],
+    ) -> None:
+        put = object.__setattr__
+        put(self, "tables", tables)
+        put(self, "singles", singles)
+        put(self, "metadata", freeze(metadata))
+        put(self, "unread", (unread,) if isinstance(unread, str) else tuple(unread))
+        put(self, "_held", None if tables else singles)
+        for name in ("_keyed", "_named", "_ends"):
+            put(self, name, None)  # built when first asked for
+
+    def _index(self) -> None:
         by_key: dict[SeriesKey, Series] = {}
         by_name: dict[str, list[Series]] = {}
-        held = tuple(series)
-        for one in held:
+        for one in self.series:
             if one.key in by_key:
                 raise ValueError(f"two series of the same key: {one.key}")
             by_key[one.key] = one
             by_name.setdefault(one.key.name, []).append(one)
-        put = object.__setattr__
-        put(self, "series", held)
-        put(self, "metadata", freeze(metadata))
-        put(self, "unread", (unread,) if isinstance(unread, str) else tuple(unread))
-        put(self, "_by_key", by_key)
-        put(self, "_by_name", by_name)
-        put(self, "_ends", None)  # built when first indexed
+        object.__setattr__(self, "_keyed", by_key)
+        object.__setattr__(self, "_named", by_name)
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """All series: those of the tables first."""
+        if self._held is None:
+            held = [one for table in self.tables for one in table]
+            object.__setattr__(self, "_held", (*held, *self.singles))
+        assert self._held is not None  # noqa: S101 - set above
+        return self._held
+
+    @property
+    def _by_key(self) -> dict[SeriesKey, Series]:
+        if self._keyed is None:
+            self._index()
+        assert self._keyed is not None  # noqa: S101 - set above
+        return self._keyed
+
+    @classmethod
+    def of_tables(cls, tables: Iterable[SeriesTable], singles: Iterable[Series] = ()) -> SignalSet:
+        """Return a set of tables, and of series beside them.
+
+        Whoever folds many series at once takes `tables` and `singles`; for
+        everybody else their series are made as they are asked for.
+        """
+        made = cls.__new__(cls)
+        made._fill(tuple(tables), tuple(singles), None, ())
+        return made
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a SignalSet is read-only: {name!r} cannot be set")
@@ -114,7 +161,26 @@ class SignalSet(Sequence[Signal]):
     @property
     def names(self) -> tuple[str, ...]:
         """Canonical names of the quantities, in order of first appearance."""
-        return tuple(self._by_name)
+        if self._named is not None:
+            return tuple(self._named)
+        held = [name for table in self.tables for name in table.keys.by_name]
+        return tuple(dict.fromkeys([*held, *(one.key.name for one in self.singles)]))
+
+    def named(self, *names: str) -> list[Series]:
+        """Return the series of quantities, by canonical name, in their order in the set."""
+        if self._named is not None:
+            if len(names) == 1:
+                return list(self._named.get(names[0], ()))
+            return [one for one in self.series if one.key.name in names]
+        found = [
+            table.series(at)
+            for table in self.tables
+            if not table.keys.by_name.keys().isdisjoint(names)
+            for at in sorted(
+                at for name in names for at in table.keys.by_name.get(name, _NONE).tolist()
+            )
+        ]
+        return found + [one for one in self.singles if one.key.name in names]
 
     @property
     def keys(self) -> tuple[SeriesKey, ...]:
@@ -153,8 +219,7 @@ class SignalSet(Sequence[Signal]):
             wanted: dict[SeriesKey, Series] = {}
             for raw in names:
                 parts = canonical(raw)
-                candidates = self._by_name.get(parts.name, []) or self._by_name.get(raw, [])
-                for one in candidates:
+                for one in self.named(parts.name) or self.named(raw):
                     if parts.split in (None, one.key.split) and parts.layer in (
                         None,
                         one.key.layer,
@@ -182,8 +247,16 @@ class SignalSet(Sequence[Signal]):
         Series with nothing there are left out. This is how a history is cut
         into chunks.
         """
-        parts = (one.between(start, stop) for one in self.series)
-        return SignalSet((p for p in parts if len(p)), self.metadata, self.unread)
+        parts = (one.between(start, stop) for one in self.singles)
+        cut = [table.between(start, stop) for table in self.tables]
+        made = SignalSet.__new__(SignalSet)
+        made._fill(
+            tuple(table for table in cut if table is not None),
+            tuple(part for part in parts if len(part)),
+            self.metadata,
+            self.unread,
+        )
+        return made
 
     def with_series(self, more: Iterable[Series]) -> SignalSet:
         """Return a set with further series behind these."""
@@ -206,7 +279,7 @@ class SignalSet(Sequence[Signal]):
         return min(int(s.steps[0]) for s in held), max(int(s.steps[-1]) for s in held)
 
     def __len__(self) -> int:
-        return sum(len(one) for one in self.series)
+        return sum(map(len, self.singles)) + sum(map(len, self.tables))
 
     @overload
     def __getitem__(self, index: int) -> Signal: ...

@@ -14,9 +14,19 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from .._core import TRAIL_SIZE, trail_fold
+from .._core import TRAIL_SIZE, trail_fold, trail_fold_table
 
-__all__ = ["TRAIL_SIZE", "Field", "Reason", "early", "ring", "settings", "table", "trail_fold"]
+__all__ = [
+    "TRAIL_SIZE",
+    "Field",
+    "Reason",
+    "early",
+    "ring",
+    "settings",
+    "table",
+    "trail_fold",
+    "trail_fold_table",
+]
 
 EARLY = 8
 RING = 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import SeriesKey
-from ..kernels import STATS_DTYPE, l2_norm, tensor_stats_many
-from ._steps import StepBuffer
+from ..kernels.live import live_moves, live_norms
+from ._steps import Place, StepBuffer
 
-__all__ = ["Gradients", "Parameters", "arrays_of"]
+__all__ = ["Gradients", "Layers", "Parameters", "arrays_of"]
 
 Floats = npt.NDArray[np.float64]
 MakeKey = Callable[[str, str | None], SeriesKey]
@@ -29,87 +30,97 @@ def arrays_of(given: Any) -> tuple[Sequence[str], Sequence[Any]]:
 
 
 class Gradients:
-    """Norm and non-finite count of every gradient, and of all together."""
+    """Norm of every gradient and of all together; not finite where a value is not."""
 
     def __init__(self) -> None:
         self._names: Sequence[str] = ()
-        self._rows = np.zeros(0, STATS_DTYPE)
         self._norms: Floats = np.zeros(0)
+        self._there: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._total = 0.0
+        self._put = Layers("grad_norm")
         self.bad = False
 
-    def read(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
-        """Measure all in one call; return whether anything is not finite."""
+    def read(
+        self, names: Sequence[str], owners: Sequence[Any], attribute: str | None = None
+    ) -> bool:
+        """Measure all in one call; return whether anything is not finite.
+
+        With `attribute` that of the owners is meant; None and sparse ones are left out.
+        """
         if names is not self._names and list(names) != list(self._names):
-            self._rows = np.zeros(len(names), STATS_DTYPE)
             self._norms = np.zeros(len(names))
+            self._there = np.zeros(len(names), np.bool_)
         self._names = names
-        rows = self._rows
-        tensor_stats_many(arrays, out=rows)
-        norms = self._norms
-        norms[:] = rows["l2"]
-        # Over finite values; where there is none, NaN.
-        counts = rows["nan"], rows["posinf"], rows["neginf"]
-        self.bad = any(column.any() for column in counts)
-        if self.bad:  # a norm with others in it is none
-            norms[counts[1] + counts[2] > 0] = np.inf
-            norms[counts[0] > 0] = np.nan
-            self._total = float("nan") if np.isnan(norms).any() else float("inf")
-        else:
-            norms[rows["size"] == 0] = 0.0
-            self._total = l2_norm(norms)
+        self._total = live_norms(owners, self._norms, self._there, attribute=attribute)
+        self.bad = not math.isfinite(self._total) and not bool(np.isfinite(self._norms).all())
         return self.bad
+
+    @property
+    def any(self) -> bool:
+        """Whether there was a gradient at all."""
+        return bool(self._there.any())
 
     def put(self, buffer: StepBuffer, key: MakeKey) -> None:
         """Put what was read last."""
-        group = f"grad_norm:{len(self._names)}"
-        if not buffer.has(group):
-            buffer.group(group, [key("grad_norm", name) for name in self._names])
-        buffer.put_group(group, self._norms)
-        buffer.put(key("grad_norm", None), self._total)
+        self._put(buffer, key, self._names, self._norms, self._there)
+        buffer.put(self._put.whole, self._total)
+
+
+class Layers:
+    """Puts values of one quantity for every layer into a buffer; keys are made once."""
+
+    def __init__(self, quantity: str) -> None:
+        self._quantity = quantity
+        self._of: tuple[StepBuffer | None, Sequence[str]] = (None, ())
+        self._where: Place = slice(0)
+        self.whole: SeriesKey
+
+    def __call__(
+        self, buffer: StepBuffer, key: MakeKey, names: Sequence[str], values: Floats,
+        there: npt.NDArray[np.bool_] | None = None,
+    ) -> None:  # fmt: skip
+        held, known = self._of
+        if held is not buffer or known is not names:
+            keys = [key(self._quantity, name) for name in names]
+            self._where = buffer.group(self._quantity, keys)
+            self._of = buffer, names
+            self.whole = key(self._quantity, None)
+        buffer.put_group(self._quantity, self._where, values, there)
 
 
 class Parameters:
     """How far the parameters moved, from at most 4,096 elements of each."""
 
     def __init__(self) -> None:
-        self._before: list[Floats] | None = None
-        self._names: list[str] = []
+        self._known = False
+        self._names: Sequence[str] = ()
+        self._norms: Floats = np.zeros(0)
+        self._moved: Floats = np.zeros(0)
+        self._samples: Floats = np.zeros((0, 0))
+        self._put_norms, self._put_moves = Layers("param_norm"), Layers("update_ratio")
 
     def measure(
         self, buffer: StepBuffer, key: MakeKey, names: Sequence[str], arrays: Sequence[Any]
     ) -> None:
         """Put the norm of every parameter, and its movement since the last look over it."""
-        now = [_sample(array) for array in arrays]
-        norms = np.array([l2_norm(array) for array in arrays])
-        if self._before is None or list(names) != self._names:
-            self._before, self._names = None, list(names)
-        group = f"param_norm:{len(names)}"
-        if not buffer.has(group):
-            buffer.group(group, [key("param_norm", name) for name in names])
-        buffer.put_group(group, norms)
-        if self._before is not None:
-            moved = np.array([
-                _ratio(new, old) for new, old in zip(now, self._before, strict=True)
-            ])  # fmt: skip
-            group = f"update_ratio:{len(names)}"
-            if not buffer.has(group):
-                buffer.group(group, [key("update_ratio", name) for name in names])
-            buffer.put_group(group, moved)
-        self._before = now
+        if names is not self._names and list(names) != list(self._names):
+            self._known = False
+            sizes = [math.prod(array.shape) for array in arrays]
+            self._samples = np.zeros((len(names), min(_SAMPLE, max([1, *sizes]))))
+            self._norms, self._moved = np.zeros(len(names)), np.zeros(len(names))
+        self._names = names
+        try:
+            live_moves(arrays, self._norms, self._samples, self._moved, known=self._known)
+        except TypeError:  # of integers, or a type of 8 bits: rare, and copied whole
+            arrays = [_as_floats(array) for array in arrays]
+            live_moves(arrays, self._norms, self._samples, self._moved, known=self._known)
+        self._put_norms(buffer, key, names, self._norms)
+        if self._known:
+            self._put_moves(buffer, key, names, self._moved)
+        self._known = True
 
 
-def _sample(array: Any) -> Floats:
+def _as_floats(array: Any) -> Floats:
     if hasattr(array, "detach"):
-        flat = array.detach().reshape(-1)
-        stride = max(1, flat.shape[0] // _SAMPLE)
-        some = flat[::stride][:_SAMPLE]
-        return np.array(some.float().cpu().numpy(), np.float64)
-    flat = np.asarray(array).reshape(-1)
-    return np.array(flat[:: max(1, len(flat) // _SAMPLE)][:_SAMPLE], np.float64)
-
-
-def _ratio(new: Floats, old: Floats) -> float:
-    size = float(l2_norm(old))
-    moved = float(l2_norm(new - old))
-    return moved / size if size > 0 else (0.0 if moved == 0 else float("inf"))
+        array = array.detach().double().numpy()
+    return np.asarray(array, np.float64)

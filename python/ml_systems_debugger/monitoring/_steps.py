@@ -7,19 +7,73 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..core import Series, SeriesKey, SignalSet
+from ..core import Series, SeriesKey, SeriesTable, SignalSet, TableKeys
 
-__all__ = ["StepBuffer"]
+__all__ = ["Place", "StepBuffer"]
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Place = slice | Places
+"""Where in a group values belong."""
+
+
+class _Group:
+    """One quantity of many series, such as a norm for every parameter: a row for every step."""
+
+    def __init__(self, steps: int) -> None:
+        self.keys: list[SeriesKey] = []
+        self.columns: list[int] = []  # of the buffer
+        self.rows: list[int] = []  # of the block: where anything was put
+        self.values: Floats = np.empty((steps, 0))
+        self.there: Bools = np.zeros((steps, 0), np.bool_)
+        self.known: dict[bytes, TableKeys] = {}
+
+    def grow(self) -> None:
+        more = len(self.keys) - self.values.shape[1]
+        if more > 0:
+            self.values = np.pad(self.values, ((0, 0), (0, more)))
+            self.there = np.pad(self.there, ((0, 0), (0, more)))
+
+    def _keys_of(self, use: Bools | None) -> TableKeys:
+        """Return the keys of columns: the same object for the same ones."""
+        place = len(self.keys).to_bytes(8, "little") + (b"" if use is None else use.tobytes())
+        found = self.known.get(place)
+        if found is None:
+            if len(self.known) >= 16:
+                self.known.clear()
+            keys = self.keys if use is None else [self.keys[i] for i in np.flatnonzero(use)]
+            found = self.known[place] = TableKeys(keys)
+        return found
+
+    def drain(self, steps: Places, tables: list[SeriesTable], singles: list[Series]) -> None:
+        """Add what is there, and begin anew."""
+        if not self.rows:
+            return
+        block: slice | Places = slice(len(self.rows))
+        if len(self.rows) < len(steps):
+            block = np.array(self.rows, np.int64)
+            steps = steps[block]
+        values, there = self.values[block], self.there[block]
+        if there.all():
+            tables.append(SeriesTable(self._keys_of(None), steps, values.copy()))
+        else:
+            full = np.asarray(there.all(axis=0), np.bool_)
+            if full.any():
+                kept = np.ascontiguousarray(values[:, full])
+                tables.append(SeriesTable(self._keys_of(full), steps, kept))
+            for at in np.flatnonzero(there.any(axis=0) & ~full):
+                use = there[:, at]
+                singles.append(Series(self.keys[at], steps[use], values[use, at]))
+        self.there[block] = False
+        self.rows = []
 
 
 class StepBuffer:
-    """Values of many series over a few steps, as one array [steps, series].
+    """Values of many series over a few steps, as arrays [steps, series].
 
-    A group is a run of series that are always measured together, such as one
-    norm for every parameter; a row of it is one copy.
+    A group is a quantity that many series have, mostly all at the same steps; a
+    row of it is one copy. Where they were all there it goes on as one table.
     """
 
     def __init__(self, steps: int) -> None:
@@ -27,10 +81,11 @@ class StepBuffer:
         self.keys: list[SeriesKey] = []
         self.steps: list[int] = []
         self._at: dict[SeriesKey, int] = {}
-        self._groups: dict[str, slice] = {}
+        self._groups: dict[str, _Group] = {}
+        self._grouped: set[SeriesKey] = set()
         self._scalars: list[tuple[SeriesKey, float]] = []
-        self._values: Floats = np.empty((steps, 0))
-        self._there: npt.NDArray[np.bool_] = np.zeros((steps, 0), np.bool_)
+        self._by_step: list[list[tuple[SeriesKey, float]]] = []
+        self._known: dict[tuple[SeriesKey, ...], TableKeys] = {}
 
     @property
     def full(self) -> bool:
@@ -40,39 +95,42 @@ class StepBuffer:
     def begin(self, step: int) -> None:
         """Begin a step; what is put from now on belongs to it."""
         self.steps.append(step)
-        self._scalars.clear()
+        self._scalars = []
+        self._by_step.append(self._scalars)
 
-    def group(self, name: str, keys: Sequence[SeriesKey]) -> None:
-        """Make a group, once."""
-        if name in self._groups:
-            return
-        start = len(self.keys)
+    def group(self, name: str, keys: Sequence[SeriesKey]) -> Place:
+        """Return where the values of `keys` belong in a group; what is new is added."""
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = _Group(self.capacity)
+        places = []
+        held = {key: at for at, key in enumerate(group.keys)}
         for key in keys:
-            self._at.setdefault(key, len(self.keys))
-            self.keys.append(key)
-        self._grow()
-        self._groups[name] = slice(start, len(self.keys))
+            at = held.get(key)
+            if at is None:
+                at = held[key] = len(group.keys)
+                group.keys.append(key)
+                self._grouped.add(key)
+                group.columns.append(self._column(key))
+            places.append(at)
+        group.grow()
+        start = places[0] if places else 0
+        if places == list(range(start, start + len(places))):
+            return slice(start, start + len(places))
+        return np.array(places, np.int64)
 
-    def has(self, name: str) -> bool:
-        """Return whether the group is there."""
-        return name in self._groups
-
-    def put_group(self, name: str, values: Floats) -> None:
-        """Put the values of a whole group."""
-        row, where = len(self.steps) - 1, self._groups[name]
-        self._values[row, where] = values
-        self._there[row, where] = True
+    def put_group(
+        self, name: str, where: Place, values: Floats, there: Bools | None = None
+    ) -> None:
+        """Put values of a group at the newest step; `there` says which of them are any."""
+        group, row = self._groups[name], len(self.steps) - 1
+        if not group.rows or group.rows[-1] != row:
+            group.rows.append(row)
+        group.values[row, where] = values
+        group.there[row, where] = True if there is None else there
 
     def put(self, key: SeriesKey, value: float) -> None:
         """Put one value."""
-        at = self._at.get(key)
-        if at is None:
-            at = self._at[key] = len(self.keys)
-            self.keys.append(key)
-            self._grow()
-        row = len(self.steps) - 1
-        self._values[row, at] = value
-        self._there[row, at] = True
         self._scalars.append((key, value))
 
     def scalars(self) -> Sequence[tuple[SeriesKey, float]]:
@@ -82,31 +140,57 @@ class StepBuffer:
     def last(self) -> tuple[Places, Floats]:
         """Return the columns that the newest step has, and their values."""
         row = len(self.steps) - 1
-        columns = np.flatnonzero(self._there[row])
-        return columns, self._values[row, columns]
+        columns = [np.array([self._column(key) for key, _ in self._scalars], np.int64)]
+        values = [np.array([value for _, value in self._scalars], np.float64)]
+        for group in self._groups.values():
+            if group.rows and group.rows[-1] == row:
+                own = np.array(group.columns, np.int64)
+                use = group.there[row]
+                columns.append(own[use])
+                values.append(group.values[row, use])
+        return np.concatenate(columns), np.concatenate(values)
 
     def drain(self) -> SignalSet:
-        """Return all of it as series, and begin anew."""
-        count = len(self.steps)
+        """Return all of it as series and tables, and begin anew."""
         steps = np.array(self.steps, np.int64)
-        there = self._there[:count]
-        counts = there.sum(axis=0).tolist()
-        values = self._values[:count].T.copy()  # one row per series: they are handed out
-        found = []
-        for at, key in enumerate(self.keys):
-            if counts[at] == count:
-                found.append(Series(key, steps, values[at]))
-            elif counts[at]:
-                use = there[:, at]
-                found.append(Series(key, steps[use], values[at, use]))
-        self._there[:count] = False
+        tables: list[SeriesTable] = []
+        singles: list[Series] = []
+        self._drain_scalars(steps, tables, singles)
+        for group in self._groups.values():
+            group.drain(steps, tables, singles)
         self.steps = []
-        return SignalSet(found)
+        return SignalSet.of_tables(tables, singles)
 
-    def _grow(self) -> None:
-        width = self._values.shape[1]
-        if len(self.keys) <= width:
-            return
-        more = max(len(self.keys), 2 * width) - width
-        self._values = np.pad(self._values, ((0, 0), (0, more)), constant_values=np.nan)
-        self._there = np.pad(self._there, ((0, 0), (0, more)))
+    def _drain_scalars(
+        self, steps: Places, tables: list[SeriesTable], singles: list[Series]
+    ) -> None:
+        found: dict[SeriesKey, tuple[list[int], list[float]]] = {}
+        for row, scalars in enumerate(self._by_step):
+            for key, value in scalars:
+                if key in self._grouped:
+                    continue  # measured and logged as well: what was measured counts
+                rows, values = found.setdefault(key, ([], []))
+                if rows and rows[-1] == row:
+                    values[-1] = value  # the last word
+                else:
+                    rows.append(row)
+                    values.append(value)
+        full = tuple(key for key, (rows, _) in found.items() if len(rows) == len(steps))
+        if full:
+            keys = self._known.get(full)
+            if keys is None:
+                if len(self._known) >= 16:
+                    self._known.clear()
+                keys = self._known[full] = TableKeys(full)
+            tables.append(SeriesTable(keys, steps, np.array([found[k][1] for k in full]).T.copy()))
+        for key, (rows, values) in found.items():
+            if len(rows) < len(steps):
+                singles.append(Series(key, steps[rows], np.array(values)))
+        self._by_step = []
+
+    def _column(self, key: SeriesKey) -> int:
+        at = self._at.get(key)
+        if at is None:
+            at = self._at[key] = len(self.keys)
+            self.keys.append(key)
+        return at

@@ -21,7 +21,9 @@ class TorchModel:
     """
 
     def __init__(self, model: Any, optimizer: Any, monitor: Monitor, skip_nonfinite: bool) -> None:
-        self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        found = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._names = tuple(name for name, _ in found)
+        self._parameters = tuple(parameter for _, parameter in found)
         self._optimizer = optimizer
         self._monitor = monitor
         self._skip = skip_nonfinite
@@ -29,7 +31,6 @@ class TorchModel:
         self._measured = False
         self._looks = 0
         self._skipped = 0.0
-        self._names: list[str] = []
         self._handles = []
         if optimizer is not None:
             self._handles.append(optimizer.register_step_pre_hook(self._before))
@@ -44,21 +45,12 @@ class TorchModel:
         monitor.cost += time.perf_counter() - began
 
     def _measure(self) -> None:
-        names, gradients = [], []
-        for name, parameter in self._parameters:
-            gradient = parameter.grad
-            if gradient is not None and not gradient.is_sparse:
-                names.append(name)
-                gradients.append(gradient)
-        if names == self._names:
-            names = self._names  # the same object: nothing has to be compared again
-        self._names = names
-        bad = bool(names) and self._gradients.read(names, gradients)
+        bad = self._gradients.read(self._names, self._parameters, "grad")
         self._measured = True
         self._skipped = 0.0
         if bad and self._skip:
             self._skipped = 1.0
-            for _, parameter in self._parameters:
+            for parameter in self._parameters:
                 parameter.grad = None  # optimizers pass over parameters without a gradient
 
     def put(self, buffer: StepBuffer, key: MakeKey) -> bool:
@@ -66,12 +58,11 @@ class TorchModel:
         if not self._measured:
             return False
         self._measured = False
-        if not self._names:
+        if not self._gradients.any:
             return False
         self._gradients.put(buffer, key)
         if self._looks % self._monitor._update_every == 0:
-            names = [name for name, _ in self._parameters]
-            self._moved.measure(buffer, key, names, [p.detach() for _, p in self._parameters])
+            self._moved.measure(buffer, key, self._names, self._parameters)
         self._looks += 1
         return self._gradients.bad
 
