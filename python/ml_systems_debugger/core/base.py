@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from .errors import RegistryError
 from .finding import Event
 from .fold_state import DetectorState, FoldState, HistoryState
-from .results import DetectionResult
+from .results import DetectionResult, Outcome
 from .rules import AttributionRule
 from .signal import Signal
 from .signal_set import SignalSet
@@ -145,6 +145,12 @@ class BaseDetector(ABC):
             raise TypeError(f"{self.name} has a state of its own; it restores it itself")
         state.restore(data)
         return state
+
+    def _silent(self, outcome: Outcome, reason: str) -> DetectionResult:
+        """Return the result that says nothing of the run, and why."""
+        return DetectionResult(
+            self.failure_mode, False, 0.0, detector_name=self.name, outcome=outcome, reason=reason
+        )
 
 
 class BaseIngestor(ABC):

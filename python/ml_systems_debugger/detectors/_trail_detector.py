@@ -265,11 +265,6 @@ class TrailDetector(BaseDetector):
             or self.stands(by_name[one.evidence["series"]], followed, context)
         ]
 
-    def _silent(self, outcome: Outcome, reason: str) -> DetectionResult:
-        return DetectionResult(
-            self.failure_mode, False, 0.0, detector_name=self.name, outcome=outcome, reason=reason
-        )
-
 
 def _as_opened(verdict: Verdict, before: Finding) -> Verdict:
     """Keep the onset that the finding was opened with: nothing later knows it better."""

@@ -107,14 +107,7 @@ class CollectiveFaultDetector(BaseDetector):
     def conclude(self, state: FoldState) -> DetectionResult:
         """Return the faults found so far."""
         if not state.memory["calls"] and not state.findings:
-            return DetectionResult(
-                self.failure_mode,
-                False,
-                0.0,
-                detector_name=self.name,
-                outcome=Outcome.NOT_APPLICABLE,
-                reason="no collective calls are in the input",
-            )
+            return self._silent(Outcome.NOT_APPLICABLE, "no collective calls are in the input")
         found = state.findings.values()
         return DetectionResult.of_findings(
             self.failure_mode, self.name, found, judged=("collective_seq",)

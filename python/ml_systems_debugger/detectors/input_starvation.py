@@ -238,11 +238,6 @@ class InputStarvationDetector(BaseDetector):
             self.failure_mode, self.name, found.values(), judged=("data_time", "step_time")
         )
 
-    def _silent(self, outcome: Outcome, reason: str) -> DetectionResult:
-        return DetectionResult(
-            self.failure_mode, False, 0.0, detector_name=self.name, outcome=outcome, reason=reason
-        )
-
 
 def _shares(data: Series, whole: Series) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
     """Return steps, data_time and its share where both times are logged and make sense."""

@@ -143,14 +143,7 @@ class JobCrashDetector(BaseDetector):
         """Return the faults behind which nothing is measured."""
         runs: Mapping[str, Any] = state.memory
         if not any(run["messages"] for run in runs.values()):
-            return DetectionResult(
-                self.failure_mode,
-                False,
-                0.0,
-                detector_name=self.name,
-                outcome=Outcome.NOT_APPLICABLE,
-                reason="no messages of a log are in the input",
-            )
+            return self._silent(Outcome.NOT_APPLICABLE, "no messages of a log are in the input")
         found = [one for name, run in sorted(runs.items()) for one in _findings(name, run)]
         return DetectionResult.of_findings(
             self.failure_mode, self.name, found, judged=("log_event",)

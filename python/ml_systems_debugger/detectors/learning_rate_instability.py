@@ -299,8 +299,3 @@ class LearningRateInstabilityDetector(BaseDetector):
             evidence(**told, **levels, loss_rise=rise),
             f"{self.name}:{key}:{fact['onset_step']}",
         )
-
-    def _silent(self, outcome: Outcome, reason: str) -> DetectionResult:
-        return DetectionResult(
-            self.failure_mode, False, 0.0, detector_name=self.name, outcome=outcome, reason=reason
-        )

@@ -335,11 +335,6 @@ class LossSpikeDetector(BaseDetector):
             reason=f"{more} further spikes are only counted" if more else "",
         )  # fmt: skip
 
-    def _silent(self, outcome: Outcome, reason: str) -> DetectionResult:
-        return DetectionResult(
-            self.failure_mode, False, 0.0, detector_name=self.name, outcome=outcome, reason=reason
-        )
-
 
 class Past(NamedTuple):
     """A chunk of a series with the last values before it; `seen` of it came before the chunk."""

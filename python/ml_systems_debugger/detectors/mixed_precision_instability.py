@@ -221,11 +221,6 @@ class MixedPrecisionInstabilityDetector(BaseDetector):
             self.failure_mode, self.name, _merged(list(found.values())), judged=_FOLLOWED
         )
 
-    def _silent(self, outcome: Outcome, reason: str) -> DetectionResult:
-        return DetectionResult(
-            self.failure_mode, False, 0.0, detector_name=self.name, outcome=outcome, reason=reason
-        )
-
 
 def _merged(findings: list[Finding]) -> list[Finding]:
     """Drop a falling scale where skipped steps of nearly the same time are told."""

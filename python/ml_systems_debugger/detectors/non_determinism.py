@@ -245,11 +245,6 @@ class NonDeterminismDetector(BaseDetector):
             self.failure_mode, self.name, found, judged=tuple(sorted(judged))
         )
 
-    def _silent(self, outcome: Outcome, reason: str) -> DetectionResult:
-        return DetectionResult(
-            self.failure_mode, False, 0.0, detector_name=self.name, outcome=outcome, reason=reason
-        )
-
 
 def _compare(pair: dict[str, Any], place: SeriesKey, one: Series, other: Series) -> int | None:
     """Follow one quantity of two runs; return the step where it parts, if it does now."""

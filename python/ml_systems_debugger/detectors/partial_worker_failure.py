@@ -347,11 +347,6 @@ class PartialWorkerFailureDetector(BaseDetector):
         place = state.memory["places"][ident(SeriesKey.from_list(run["key"]))]
         return int(place["replicas"][repr(run["replica"])]["gap"])
 
-    def _silent(self, outcome: Outcome, reason: str) -> DetectionResult:
-        return DetectionResult(
-            self.failure_mode, False, 0.0, detector_name=self.name, outcome=outcome, reason=reason
-        )
-
 
 def _own(key: SeriesKey, replica: ReplicaId) -> SeriesKey:
     """Return the key of a replica's row for a quantity over its layers."""

@@ -372,8 +372,3 @@ class StragglerEffectDetector(BaseDetector):
         return DetectionResult.of_findings(
             self.failure_mode, self.name, told_once(found.values()), judged=tuple(sorted(judged))
         )
-
-    def _silent(self, outcome: Outcome, reason: str) -> DetectionResult:
-        return DetectionResult(
-            self.failure_mode, False, 0.0, detector_name=self.name, outcome=outcome, reason=reason
-        )
