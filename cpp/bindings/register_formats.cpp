@@ -79,7 +79,8 @@ class Events {
     if (reader_.stopped) waiting_.clear();
   }
 
-  py::dict finish() {
+  // What was found since the last call; a record that is incomplete waits on.
+  py::dict take() {
     py::list tags;
     for (auto& tag : reader_.tags) {
       tags.append(py::make_tuple(py::bytes(tag.name), to_array(std::move(tag.records)),
@@ -98,6 +99,12 @@ class Events {
     out["skipped"] = reader_.skipped;
     out["offset"] = reader_.offset;
     out["waiting"] = waiting_.size();
+    reader_.forget();
+    return out;
+  }
+
+  py::dict finish() {
+    py::dict out = take();
     reader_ = mlsd::EventReader();
     waiting_.clear();
     return out;
@@ -119,7 +126,7 @@ class Wandb {
     reader_.feed(reinterpret_cast<const std::uint8_t*>(text), static_cast<std::size_t>(size));
   }
 
-  py::dict finish() {
+  py::dict take() {
     py::list columns;
     for (auto& column : reader_.columns) {
       columns.append(py::make_tuple(py::bytes(column.name), to_array(std::move(column.rows)),
@@ -140,6 +147,12 @@ class Wandb {
     out["skipped"] = reader_.skipped;
     out["waiting"] = reader_.waiting();
     out["offset"] = reader_.offset;
+    reader_.forget();
+    return out;
+  }
+
+  py::dict finish() {
+    py::dict out = take();
     reader_ = mlsd::WandbReader();
     return out;
   }
@@ -171,12 +184,14 @@ void register_formats(py::module_& m) {
       .def("feed", &Wandb::feed, py::arg("piece"), "Take the next bytes of the file.")
       .def("finish", &Wandb::finish,
            "Return what was found: columns (name, rows, values), steps and times of the rows, "
-           "config (key, JSON), faults (offsets), skipped, waiting, offset; and begin anew.");
+           "config (key, JSON), faults (offsets), skipped, waiting, offset; and begin anew.")
+      .def("take", &Wandb::take, "As `finish`, but the file goes on: only what is new since.");
   py::class_<Events>(m, "EventFileReader", py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type)),
                      "Reads a TensorBoard event file, piece by piece.")
       .def(py::init<>())
       .def("feed", &Events::feed, py::arg("piece"), "Take the next bytes of the file.")
       .def("finish", &Events::finish,
            "Return what was found: tags (name, records, steps, times, values), faults (kind, "
-           "offset), records, skipped, offset, waiting; and begin anew.");
+           "offset), records, skipped, offset, waiting; and begin anew.")
+      .def("take", &Events::take, "As `finish`, but the file goes on: only what is new since.");
 }

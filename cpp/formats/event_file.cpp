@@ -309,6 +309,14 @@ std::size_t EventReader::feed(const std::uint8_t* data, std::size_t size) {
   return used;
 }
 
+void EventReader::forget() {
+  tags.clear();
+  index_.clear();
+  faults.clear();
+  records = 0;
+  skipped = 0;
+}
+
 bool EventReader::event(const std::uint8_t* data, std::size_t size) {
   double time = 0.0;
   std::int64_t step = 0;

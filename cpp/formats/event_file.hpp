@@ -37,6 +37,9 @@ class EventReader {
   // length nothing more can be read: `stopped` is then set.
   std::size_t feed(const std::uint8_t* data, std::size_t size);
 
+  // Forgets what was found; the place in the file is kept, records count from 0 again.
+  void forget();
+
   std::vector<EventTag> tags;
   std::vector<EventFault> faults;
   std::uint64_t offset = 0;  // of the next record

@@ -124,6 +124,16 @@ void WandbReader::feed(const std::uint8_t* data, std::size_t size) {
   waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(used));
 }
 
+void WandbReader::forget() {
+  columns.clear();
+  index_.clear();
+  steps.clear();
+  times.clear();
+  config.clear();
+  faults.clear();
+  skipped = 0;
+}
+
 bool WandbReader::record(const std::uint8_t* data, std::size_t size) {
   Fields field(data, size);
   while (field.next()) {

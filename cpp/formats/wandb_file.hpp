@@ -23,6 +23,8 @@ struct WandbColumn {
 class WandbReader {
  public:
   void feed(const std::uint8_t* data, std::size_t size);
+  // Forgets what was found; the place in the file is kept, rows count from 0 again.
+  void forget();
   std::size_t waiting() const { return waiting_.size() + (in_record_ ? record_.size() : 0); }
 
   std::vector<WandbColumn> columns;

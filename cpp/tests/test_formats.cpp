@@ -100,6 +100,20 @@ void known_answers() {
               __LINE__);
   check::that(wandb.steps == std::vector<std::int64_t>{3}, "its step", __FILE__, __LINE__);
 
+  // Forgetting what was found keeps the place in the file: what follows counts from 0 again.
+  events.forget();
+  const Bytes more = record(event(3));
+  events.feed(more.data(), more.size());
+  check::that(events.tags.size() == 2 && events.tags[0].records[0] == 0, "anew", __FILE__,
+              __LINE__);
+  check::that(events.offset == file.size() + more.size(), "its place", __FILE__, __LINE__);
+  const Bytes next = piece(history(4));
+  wandb.forget();
+  wandb.feed(next.data(), next.size());
+  check::that(wandb.columns.size() == 1 && wandb.columns[0].rows[0] == 0, "anew", __FILE__,
+              __LINE__);
+  check::that(wandb.faults.empty() && wandb.steps[0] == 4, "its step", __FILE__, __LINE__);
+
   mlsd::DelimitedBlock block;
   const std::string csv = "1,,nan\n2,x,-inf";
   check::that(mlsd::parse_delimited(csv.data(), csv.size(), ',', 3, &block), "csv", __FILE__,

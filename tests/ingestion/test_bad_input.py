@@ -220,7 +220,7 @@ def test_a_line_without_end_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
     from ml_systems_debugger.ingestion import _bytes
 
     monkeypatch.setattr(_bytes, "_BLOCK", 1 << 16)
-    monkeypatch.setattr(_bytes, "_MAX_LINE", 1 << 18)
+    monkeypatch.setattr(_bytes, "MAX_LINE", 1 << 18)
     with pytest.raises(SchemaError, match="a line longer"):
         MetricIngestor().ingest(b"step,loss\n" + b"1," + b"9" * (1 << 20))
 

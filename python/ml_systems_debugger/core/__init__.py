@@ -1,6 +1,6 @@
 """Types, contracts, errors and the registry; imports nothing else of this package."""
 
-from .base import BaseDetector, BaseIngestor, BaseReporter, BaseSignalExtractor, Context
+from .base import BaseDetector, BaseIngestor, BaseReporter, BaseSignalExtractor, BaseStream, Context
 from .errors import (
     ConfigurationError,
     IngestionError,
@@ -44,6 +44,7 @@ __all__ = [
     "BaseIngestor",
     "BaseReporter",
     "BaseSignalExtractor",
+    "BaseStream",
     "Column",
     "Condition",
     "ConfigurationError",

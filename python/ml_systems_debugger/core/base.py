@@ -17,7 +17,14 @@ from .signal import Signal
 from .signal_set import SignalSet
 from .vocabulary import FailureModeLike
 
-__all__ = ["BaseDetector", "BaseIngestor", "BaseReporter", "BaseSignalExtractor", "Context"]
+__all__ = [
+    "BaseDetector",
+    "BaseIngestor",
+    "BaseReporter",
+    "BaseSignalExtractor",
+    "BaseStream",
+    "Context",
+]
 
 Context = Mapping[str, Any]
 
@@ -183,6 +190,70 @@ class BaseIngestor(ABC):
             Its file name, for hints only: content decides.
         """
         return 0.0
+
+    def stream(self, head: bytes, name: str) -> BaseStream | None:  # noqa: ARG002 - for subclasses
+        """Return a reader of files of this kind piece by piece; None where they are read whole.
+
+        Parameters
+        ----------
+        head : bytes
+            The first bytes of the file, up to 64 KiB; they are fed again.
+        name : str
+            The name of the file, for messages.
+        """
+        return None
+
+
+class BaseStream(ABC):
+    """Reads one source piece by piece, as it grows or as it is too large to be held.
+
+    Bytes go in as they come, closed steps come out: a step is closed when
+    nothing more is expected for it.
+    """
+
+    @abstractmethod
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the file, as many as there are.
+
+        Raises
+        ------
+        IngestionError
+            With file, place and value, where they break the format's rules.
+        """
+
+    @abstractmethod
+    def take(self) -> SignalSet:
+        """Return the closed steps that are new since the last call."""
+
+    @abstractmethod
+    def begin_anew(self, name: str) -> SignalSet:
+        """Take what follows as another file of the same run, which goes on or restarts.
+
+        Parameters
+        ----------
+        name : str
+            Of the file, for messages.
+
+        Returns
+        -------
+        SignalSet
+            The closed steps that are new, as `take` gives them.
+        """
+
+    @abstractmethod
+    def finish(self, damage: Sequence[str] = ()) -> SignalSet:
+        """Return what is left, with the metadata and the unread parts of the whole source.
+
+        Parameters
+        ----------
+        damage : sequence of str
+            What ended the source before its end, one sentence each.
+
+        Raises
+        ------
+        IngestionError
+            If the whole was no such source: empty, or with more that is wrong than right.
+        """
 
 
 class BaseSignalExtractor(ABC):

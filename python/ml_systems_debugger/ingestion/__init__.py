@@ -9,6 +9,7 @@ from .mlflow import MLflowIngestor
 from .ring import RingIngestor
 from .schema import ColumnRule, SchemaValidator
 from .source import find_runs, is_run_data, open_source
+from .tail import Tail, read_pieces
 from .tensorboard import TensorBoardIngestor
 from .trace import TraceIngestor
 from .wandb import WandbIngestor
@@ -23,10 +24,12 @@ __all__ = [
     "MetricIngestor",
     "RingIngestor",
     "SchemaValidator",
+    "Tail",
     "TensorBoardIngestor",
     "TraceIngestor",
     "WandbIngestor",
     "find_runs",
     "is_run_data",
     "open_source",
+    "read_pieces",
 ]

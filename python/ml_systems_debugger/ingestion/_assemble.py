@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..core import SchemaError, Series, SeriesKey, SeriesKind, SignalSet, canonical, resolve
 from ..core.names import QuantityName
 from ._groups import Group, groups_of, key_of
+from ._joint import Joint, Piece
 from ._restarts import Order, ordered
 from ._table import Column, Table, counted, epoch_seconds, role_of
 from ._trust import hidden_losses, with_absences
@@ -21,7 +22,9 @@ __all__ = ["assemble"]
 _SHOWN_BAD_CELLS = 5
 
 
-def assemble(table: Table, mapping: Mapping[str, str] | None = None) -> SignalSet:
+def assemble(
+    table: Table, mapping: Mapping[str, str] | None = None, joint: Joint | None = None
+) -> SignalSet:
     """Turn a table into series.
 
     Parameters
@@ -29,6 +32,10 @@ def assemble(table: Table, mapping: Mapping[str, str] | None = None) -> SignalSe
     table : Table
     mapping : mapping, optional
         Column name to the name it should be read under.
+    joint : Joint, optional
+        Of the earlier pieces of the same source; without it the table is the
+        whole source. Whether all columns of `mapping` are there, and whether a
+        series fell silent, only the whole can tell.
 
     Raises
     ------
@@ -37,12 +44,15 @@ def assemble(table: Table, mapping: Mapping[str, str] | None = None) -> SignalSe
         column are no whole numbers, or if a known quantity has more text than
         numbers; with file, line, column and value.
     """
-    _rename(table, mapping or {})
-    frame = _Frame(table)
+    _rename(table, mapping or {}, joint)
+    frame = _Frame(table, joint)
     pieces = list(frame.pieces())
-    order = ordered([(p.owner, p.rows, p.steps) for p in pieces], frame.epochs)
+    if joint is None:
+        order = ordered([(p.owner, p.rows, p.steps) for p in pieces], frame.epochs)
+    else:
+        order = joint.ordered([Piece(p.key, p.rows, p.steps) for p in pieces], frame.epochs)
+        joint.rows += table.rows
     series = [one for p, o in zip(pieces, order.parts, strict=True) for one in p.series(o)]
-    series, absences = with_absences(series)
     metadata = {"source": table.source, "rows": table.rows, **table.metadata}
     if frame.step_name is not None and table.roles is None:
         metadata["step_column"] = frame.step_name
@@ -50,12 +60,17 @@ def assemble(table: Table, mapping: Mapping[str, str] | None = None) -> SignalSe
         metadata["order"] = order.notes
     if hidden := hidden_losses(series):
         metadata["not_trustworthy"] = hidden
-    if absences:
-        metadata["absences"] = absences
+    if joint is None:
+        series, absences = with_absences(series)
+        if absences:
+            metadata["absences"] = absences
     return SignalSet(series, metadata, [*table.unread, *frame.unread])
 
 
-def _rename(table: Table, mapping: Mapping[str, str]) -> None:
+def _rename(table: Table, mapping: Mapping[str, str], joint: Joint | None) -> None:
+    if joint is not None:
+        mapping = {old: new for old, new in mapping.items() if old in table.columns}
+        joint.mapped.update(mapping)
     for old, new in mapping.items():
         if old not in table.columns:
             known = ", ".join(map(repr, list(table.columns)[:20]))
@@ -105,8 +120,9 @@ class _Piece:
 class _Frame:
     """The roles of a table's columns, and its measurements by key."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, joint: Joint | None = None) -> None:
         self.table = table
+        self.joint = joint
         self.unread: list[str] = []
         self.long_name = self._text_column("long_name")
         long_value = table.with_role("long_value")
@@ -121,6 +137,8 @@ class _Frame:
         self.epochs = self._find_epochs()
         self.dropped: npt.NDArray[np.int64] | None = None
         self.steps = None if self.step_name is None else self._read_steps(self.step_name)
+        if joint is not None:
+            self.steps = self._going_on(joint, self.steps)
 
     def _text_column(self, role: str) -> str | None:
         name = self.table.with_role(role)
@@ -138,7 +156,9 @@ class _Frame:
         column = self.table.columns[name]
         missing: Any = None if column.values.dtype == object else np.nan
         times = epoch_seconds(column.dense(self.table.rows, missing))
-        return (None, None) if times is None else (name, times)
+        if times is None and self.table.roles is None:
+            return None, None
+        return name, times
 
     def _find_epochs(self) -> npt.NDArray[np.float64] | None:
         for name, column in self.table.columns.items():
@@ -173,6 +193,23 @@ class _Frame:
         last = np.searchsorted(column.rows, np.arange(table.rows), "right") - 1
         return steps[np.maximum(last, 0)]
 
+    def _going_on(
+        self, joint: Joint, steps: npt.NDArray[np.int64] | None
+    ) -> npt.NDArray[np.int64] | None:
+        """Return the steps behind those of earlier pieces: rows before the first have the last."""
+        rows = self.table.rows
+        if self.step_name is None or steps is None:
+            return None if joint.step is None else np.full(rows, joint.step, np.int64)
+        column = self.table.columns[self.step_name]
+        if not len(column.values) and not column.bad:
+            return steps + joint.rows if joint.step is None else np.full(rows, joint.step)
+        first = 0 if column.rows is None else int(column.rows[0]) if len(column.rows) else rows
+        if first and joint.step is not None:
+            steps = steps.copy()
+            steps[:first] = joint.step
+        joint.step = int(steps[-1]) if rows else joint.step
+        return steps
+
     def _refuse(self, name: str, bad: tuple[int, str], reason: str) -> None:
         line_of = self.table.line_of
         raise SchemaError(
@@ -198,12 +235,16 @@ class _Frame:
         roles = {self.step_name, self.time_name, self.long_name, *self.roles.values()}
         measured = [name for name in self.table.columns if name not in roles]
         groups = list(groups_of(self.table, self.long_name, self.roles, self.steps))
+        joint = self.joint
+        if joint is not None and self.steps is None:
+            joint.count_on(groups)
+        taken_apart = resolve if joint is None else joint.resolved
         if self.long_name is not None:
             names = dict.fromkeys(group.metric or self.long_value or "" for group in groups)
-            found = resolve(names)
+            found = taken_apart(names)
             measured = [name for name in measured if name == self.long_value]
         else:
-            found = resolve(name for name in self.table.columns if name not in roles)
+            found = taken_apart(name for name in self.table.columns if name not in roles)
             # `time` that holds durations is no time stamp: it keeps its own name.
             found = {n: QuantityName(n) if role_of(n) else parts for n, parts in found.items()}
         for name in measured:

@@ -12,14 +12,14 @@ from typing import IO, Any
 
 from ..core import IngestionError, SchemaError, UnsupportedFormatError
 
-__all__ = ["HEAD_BYTES", "ByteSource", "is_bytes_like"]
+__all__ = ["HEAD_BYTES", "MAX_LINE", "ByteSource", "is_bytes_like"]
 
 HEAD_BYTES = 1 << 16
 """How much of a source is shown to `sniff`."""
 
 _READ = 1 << 18
 _BLOCK = 1 << 22
-_MAX_LINE = 1 << 26
+MAX_LINE = 1 << 26
 _OTHER_COMPRESSION = {
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
@@ -143,7 +143,7 @@ class ByteSource:
                 continue
             joined = b"".join(waiting)
             cut = joined.rfind(b"\n") + 1
-            if cut == 0 and size > _MAX_LINE:
+            if cut == 0 and size > MAX_LINE:
                 raise SchemaError("a line longer than 64 MiB", source=self.name, offset=offset)
             if cut:
                 yield joined[:cut]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,13 @@ from ._bytes import ByteSource
 from ._numbers import is_number, parse_cells, with_odd_cells
 from ._table import Column, LineMap, Table, counted, role_of, text_column, text_columns
 
-__all__ = ["delimiter_of", "read_csv"]
+__all__ = ["UTF_16", "CsvReader", "delimiter_of", "read_csv"]
 
 _DELIMITERS = (",", "\t", ";", "|")
 _SHOWN_ROWS = 5
+_MAX_ROW = 1 << 24
+"""A row that is longer was never closed."""
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def delimiter_of(header: str) -> str:
@@ -38,14 +40,24 @@ def read_csv(source: ByteSource) -> Table:
     SchemaError
         For an empty file, or one whose first line is no header.
     """
-    reader = _Reader(source)
-    reader.run()
-    return reader.table()
+    reader = CsvReader(source.name)
+    blocks: Iterable[bytes] = source.line_blocks()
+    if source.head()[:2] in UTF_16:
+        blocks = [b"".join(source.blocks()).decode("utf-16", "replace").encode()]
+    for block in blocks:
+        reader.feed(block)
+    return reader.table(source.damage)
 
 
-class _Reader:
-    def __init__(self, source: ByteSource) -> None:
-        self.source = source
+class CsvReader:
+    """Reads a CSV file block by block; every block but the last ends with a line.
+
+    `table` returns what was read since it was last asked, so that a file that
+    still grows can be read as it grows.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.header: list[str] = []
         self.names: list[str] = []
         self.delimiter = ","
@@ -58,34 +70,34 @@ class _Reader:
         self.ragged: list[tuple[int, int]] = []  # line, number of cells
         self.unread: list[str] = []
         self.bad_bytes: list[int] = []
+        self._quoted = False
+        self._broken = False
+        self._before = 0  # rows of earlier tables
+        self._open = ""  # a quoted cell whose end has not been seen, with its row
 
-    def run(self) -> None:
-        head = self.source.head()
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            whole = b"".join(self.source.blocks()).decode("utf-16", "replace")
-            blocks = iter([whole.encode()])
-        else:
-            blocks = self.source.line_blocks()
-        for at, raw in enumerate(blocks):
-            data = raw.removeprefix(b"\xef\xbb\xbf") if at == 0 else raw
-            if b'"' in data:
-                # A quoted cell may hold delimiters and line ends: from here on by the rules.
-                self._quoted(map(self._decoded, chain([data], blocks)))
-                break
-            if not self.names:
-                cut = data.find(b"\n") + 1
-                if cut and b"\r" not in data[: cut - 2]:
-                    self._block(self._decoded(data[:cut]).rstrip("\r\n").split("\n"))
-                    data = data[cut:]
-            if self.names and self._numbers(data):
-                continue
-            block = self._decoded(data)
-            lines = block.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-            if not lines[-1]:
-                lines.pop()
-            self._block(lines)
+    def feed(self, data: bytes) -> None:
+        """Take the next lines."""
+        if self.line == 1 and not self._open:
+            data = data.removeprefix(b"\xef\xbb\xbf")
+        if self._broken:
+            return
+        if self._quoted or b'"' in data:
+            # A quoted cell may hold delimiters and line ends: from here on by the rules.
+            self._quoted = True
+            self._by_rules(self._open + self._decoded(data), last=False)
+            return
         if not self.names:
-            self._refuse_empty()
+            cut = data.find(b"\n") + 1
+            if cut and b"\r" not in data[: cut - 2]:
+                self._block(self._decoded(data[:cut]).rstrip("\r\n").split("\n"))
+                data = data[cut:]
+        if self.names and self._numbers(data):
+            return
+        block = self._decoded(data)
+        lines = block.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        if not lines[-1]:
+            lines.pop()
+        self._block(lines)
 
     def _numbers(self, data: bytes) -> bool:
         """Read a block of nothing but numbers natively; False where it is no such block."""
@@ -126,15 +138,9 @@ class _Reader:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
-            self.bad_bytes.append(self.line + data.count(b"\n", 0, error.start))
+            before = self._open.count("\n") + data.count(b"\n", 0, error.start)
+            self.bad_bytes.append(self.line + before)
             return data.decode("utf-8", "replace")
-
-    def _refuse_empty(self) -> None:
-        damage = "; ".join(self.source.damage)
-        raise SchemaError(
-            f"nothing to read ({damage})" if damage else "the file is empty",
-            source=self.source.name,
-        )
 
     def _take_header(self, cells: list[str], line: int) -> None:
         stripped = [cell.strip() for cell in cells]
@@ -143,7 +149,7 @@ class _Reader:
         if all(is_number(cell) for cell in stripped):
             raise SchemaError(
                 "the first line holds numbers, no column names",
-                source=self.source.name,
+                source=self.name,
                 line=line,
                 value=self.delimiter.join(cells),
             )
@@ -181,22 +187,29 @@ class _Reader:
         self.line += len(cells)
         self._fit(zip(numbers, cells, strict=True))
 
-    def _quoted(self, blocks: Iterator[str]) -> None:
-        base = self.line - 1
-        lines = chain.from_iterable(block.splitlines(keepends=True) for block in blocks)
+    def _by_rules(self, text: str, last: bool) -> None:
+        """Read rows of which some cells are quoted; a row that is still open waits."""
+        self._open = ""
+        if not last and text.count('"') % 2 and len(text) <= _MAX_ROW:
+            cut = _last_whole(text)
+            text, self._open = text[:cut], text[cut:]
+        lines = text.splitlines(keepends=True)
         if not self.names:
-            first = next((line for line in lines if line.strip() or _counted(self)), "")
-            self.delimiter = delimiter_of(first)
-            base = self.line - 1
-            lines = chain([first], lines)
+            while lines and not lines[0].strip():
+                del lines[0]
+                self.line += 1
+            if not lines:
+                return
+            self.delimiter = delimiter_of(lines[0])
         reader = csv.reader(lines, delimiter=self.delimiter)
+        base, line = self.line, self.line
         waiting: list[tuple[int, list[str]]] = []
-        line = base + 1
         while True:
             try:
                 row = next(reader, None)
             except csv.Error as error:
-                self.unread.append(f"{self.source.name}, line {line}: {error}; the rest unread")
+                self.unread.append(f"{self.name}, line {line}: {error}; the rest unread")
+                self._broken = True
                 break
             if row is None:
                 break
@@ -204,10 +217,8 @@ class _Reader:
                 self._take_header(row, line)
             else:
                 waiting.append((line, row))
-            line = base + reader.line_num + 1
-            if len(waiting) >= 1 << 16:
-                self._fit(iter(waiting))
-                waiting.clear()
+            line = base + reader.line_num
+        self.line = line
         self._fit(iter(waiting))
 
     def _fit(self, rows: Iterator[tuple[int, list[str]]]) -> None:
@@ -248,26 +259,48 @@ class _Reader:
                 return Column(values, rows)
         return text_column(cells)
 
-    def table(self) -> Table:
+    def table(self, damage: Sequence[str] = (), *, last: bool = True) -> Table:
+        """Return the rows that were read since the last call.
+
+        Parameters
+        ----------
+        damage : sequence of str
+            What ended the source before its end.
+        last : bool
+            Whether nothing follows: then a row that is still open is read as it is.
+
+        Raises
+        ------
+        SchemaError
+            If `last`, and there was not even a header.
+        """
+        if last and self._open:
+            self._by_rules(self._open, last=True)
+        if last and not self.names:
+            reason = f"nothing to read ({'; '.join(damage)})" if damage else "the file is empty"
+            raise SchemaError(reason, source=self.name)
         columns = {
             name: Column.joined(parts) if parts else Column(np.empty(0), np.empty(0, np.int64))
             for name, parts in zip(self.names, self.parts, strict=True)
         }
-        self.parts.clear()
         first = self.names[0] if self.names else ""
-        if first == "column 1" and not self.header[0] and _counts_rows(columns[first], self.rows):
+        if first == "column 1" and not self.header[0] and self._counts_rows(columns[first]):
             del columns[first]  # the index that a frame writes before its columns
-        return Table(
-            self.source.name,
-            self.rows,
-            columns,
-            self.line_of,
-            [*self.unread, *self._said(), *self.source.damage],
-            {"format": "csv"},
-        )
+        notes = [*self.unread, *self._said(), *damage]
+        table = Table(self.name, self.rows, columns, self.line_of, notes, {"format": "csv"})
+        self._before += self.rows
+        self.rows, self.line_of = 0, LineMap()
+        self.parts = [[] for _ in self.names]
+        self.ragged, self.unread, self.bad_bytes = [], [], []
+        return table
+
+    def _counts_rows(self, column: Column) -> bool:
+        values: Any = column.values
+        expected = np.arange(self._before, self._before + self.rows)
+        return column.rows is None and bool(np.array_equal(values, expected))
 
     def _said(self) -> Iterator[str]:
-        name, width = self.source.name, len(self.names)
+        name, width = self.name, len(self.names)
         if self.ragged:
             shown = "; ".join(f"line {n}: {c} cells" for n, c in self.ragged[:_SHOWN_ROWS])
             more = len(self.ragged) - _SHOWN_ROWS
@@ -280,9 +313,15 @@ class _Reader:
             yield f"{name}: bytes that are not UTF-8, first on line {shown}; read as '\ufffd'"
 
 
-def _counted(reader: _Reader) -> bool:
-    reader.line += 1  # a blank line before the header
-    return False
+def _last_whole(text: str) -> int:
+    """Return where the last row begins whose quotes are not all closed."""
+    even, start, cut = True, 0, 0
+    while (end := text.find("\n", start)) >= 0:
+        even ^= bool(text.count('"', start, end) % 2)
+        start = end + 1
+        if even:
+            cut = start
+    return cut
 
 
 def _is_utf_8(cell: bytes) -> bool:
@@ -291,8 +330,3 @@ def _is_utf_8(cell: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _counts_rows(column: Column, rows: int) -> bool:
-    values: Any = column.values
-    return column.rows is None and bool(np.array_equal(values, np.arange(rows)))

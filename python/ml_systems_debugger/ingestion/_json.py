@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from ..core import SchemaError, UnsupportedFormatError
@@ -10,7 +11,7 @@ from ._bytes import ByteSource
 from ._rows import RowReader
 from ._table import LineMap, Table, counted
 
-__all__ = ["read_json_document", "read_jsonl"]
+__all__ = ["JsonLinesReader", "read_json_document", "read_jsonl"]
 
 _MAX_DOCUMENT = 1 << 30
 _SHOWN = 5
@@ -27,38 +28,75 @@ def read_jsonl(source: ByteSource) -> Table:
     SchemaError
         If there is nothing, or more bad lines than good ones.
     """
-    rows = RowReader(source.name)
-    line_of = LineMap()
-    bad: list[tuple[int, str]] = []
-    line = 1
+    reader = JsonLinesReader(source.name)
     for block in source.line_blocks():
-        text = block.decode("utf-8", "replace")
-        lines = text.removeprefix("\ufeff").split("\n")
+        reader.feed(block)
+    return reader.table(source.damage)
+
+
+class JsonLinesReader:
+    """Reads JSON lines block by block; every block but the last ends with a line.
+
+    `table` returns what was read since it was last asked.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._line = 1
+        self._rows, self._line_of = RowReader(name), LineMap()
+        self._bad: list[tuple[int, str]] = []
+        self._first_bad: tuple[int, str] | None = None
+        self._good_lines = self._bad_lines = 0
+
+    def feed(self, block: bytes) -> None:
+        """Take the next lines."""
+        lines = block.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")
         if not lines[-1]:
             lines.pop()
         objects = _all_at_once(lines)
         if objects is not None:
-            line_of.add(rows.rows, line)
-            rows.add(objects)
+            self._line_of.add(self._rows.rows, self._line)
         else:
-            rows.add(_one_by_one(lines, line, rows.rows, line_of, bad))
-        line += len(lines)
-    if len(bad) > rows.rows:
-        raise SchemaError(bad[0][1], source=source.name, line=bad[0][0])
-    if not rows.rows:
-        damage = "; ".join(source.damage)
-        reason = f"nothing to read ({damage})" if damage else "the file is empty"
-        raise SchemaError(reason, source=source.name)
-    unread = list(source.damage)
-    if bad:
-        shown = "; ".join(f"line {at}: {what}" for at, what in bad[:_SHOWN])
-        more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        unread.append(
-            f"{source.name}: {counted(len(bad), 'line')} without a JSON object: {shown}{more}"
-        )
-    table = rows.table(line_of, unread)
-    table.metadata["format"] = "jsonl"
-    return table
+            row = self._rows.rows
+            objects = _one_by_one(lines, self._line, row, self._line_of, self._bad)
+        self._rows.add(objects)
+        self._line += len(lines)
+
+    def table(self, damage: Sequence[str] = (), *, last: bool = True) -> Table:
+        """Return the rows that were read since the last call.
+
+        Parameters
+        ----------
+        damage : sequence of str
+            What ended the source before its end.
+        last : bool
+            Whether nothing follows.
+
+        Raises
+        ------
+        SchemaError
+            If `last`, and there was nothing, or more bad lines than good ones.
+        """
+        rows, bad = self._rows, self._bad
+        self._good_lines += rows.rows
+        self._bad_lines += len(bad)
+        self._first_bad = self._first_bad or next(iter(bad), None)
+        if last and self._first_bad is not None and self._bad_lines > self._good_lines:
+            raise SchemaError(self._first_bad[1], source=self.name, line=self._first_bad[0])
+        if last and not self._good_lines:
+            reason = f"nothing to read ({'; '.join(damage)})" if damage else "the file is empty"
+            raise SchemaError(reason, source=self.name)
+        unread = list(damage)
+        if bad:
+            shown = "; ".join(f"line {at}: {what}" for at, what in bad[:_SHOWN])
+            more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+            unread.append(
+                f"{self.name}: {counted(len(bad), 'line')} without a JSON object: {shown}{more}"
+            )
+        table = rows.table(self._line_of, unread)
+        table.metadata["format"] = "jsonl"
+        self._rows, self._line_of, self._bad = RowReader(self.name), LineMap(), []
+        return table
 
 
 def _all_at_once(lines: list[str]) -> list[dict[str, Any]] | None:

@@ -5,28 +5,33 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..core import UnsupportedFormatError
 from ..kernels.formats import parse_delimited
 from ._events import TRACEBACK, Frames, is_event, kind_of, measures_of, without_prefix
-from ._lines import Parsed, Template, parse_line
+from ._lines import ANSI, Parsed, Template, parse_line
 from ._numbers import parse_cells
 from ._table import Column, Table
 
-__all__ = ["LogReader"]
+__all__ = ["KEPT", "LogReader", "lines_of"]
 
 _RECENT = 32
 """Patterns tried on every line before the grammar is."""
 _MAX_LEARNED = 512
 """Patterns made at most: a log whose lines all differ in words is left to the grammar."""
 _FLUSH = 1 << 13
+MAX_LINE = 1 << 14
+"""Characters of a line that are looked at."""
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?::\s|:?$)")
 """The line behind the frames: a class, and most often what it says."""
 _LONGEST_TRACEBACK = 4096
-_KEPT = 50
+_WAITING = 1 << 12
+KEPT = 50
 """Messages at the beginning and at the end of a log that are listed with their lines."""
 _RANK_WITHIN = re.compile(r"\brank[ =:]?\s?(\d{1,7})\b", re.IGNORECASE)
 
@@ -76,13 +81,40 @@ class _Matched:
         self.rows, self.groups = [], []
 
 
+def lines_of(block: bytes) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a block with their numbers, from 0, without colours.
+
+    A line that a progress bar wrote over is several; one without text is one too.
+    """
+    text = block.decode("utf-8", "replace")
+    if "\x1b" in text:
+        text = ANSI.sub("", text)
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines):
+        if "\r" not in line:
+            yield number, line[:MAX_LINE]
+            continue
+        for part in [part for part in line.split("\r") if part] or [""]:
+            yield number, part[:MAX_LINE]
+
+
 class LogReader:
-    """Collects the measurements and messages of a log, line by line."""
+    """Collects the measurements and messages of a log, line by line.
+
+    `table` returns what was collected since it was last asked.
+    """
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.repeated = 0
         self.lines = array("q")  # of every row, its line
+        self._number = 1  # of the next line
+        self._step: int | None = None  # the last one of earlier tables
+        self._stepped = False
+        self._found = False
+        self._placed = False  # whether a table was given
         self._recent: list[tuple[Template, _Matched]] = []
         self._learned = 0
         self._all: dict[tuple[Any, ...], _Matched] = {}
@@ -92,6 +124,13 @@ class LogReader:
         self._last = ""
         self._last_event = ("", "")
         self._tracebacks: dict[str, Frames] = {}  # by what the launcher puts before its lines
+
+    def feed(self, block: bytes) -> None:
+        """Take the next lines."""
+        first, add, at = self._number, self.add, -1
+        for at, line in lines_of(block):
+            add(first + at, line)
+        self._number += at + 1
 
     def add(self, number: int, line: str) -> None:
         """Take the next line; `number` counts from 1."""
@@ -177,13 +216,32 @@ class LogReader:
             rows.append(row)
             values.append(value)
 
-    def table(self) -> Table:
-        """Return everything taken so far, one row per line that held something."""
+    def table(self, damage: Sequence[str] = (), *, last: bool = True) -> Table:
+        """Return everything taken since the last call, one row per line that held something.
+
+        Lines before the first that says its step belong to that step: unless
+        `last`, the first thousands of them wait for it.
+
+        Raises
+        ------
+        UnsupportedFormatError
+            If `last`, and there was neither a measurement nor a message of a fault.
+        """
+        if not (last or self._placed or self._says_where() or len(self.lines) >= _WAITING):
+            return Table(self.source, 0, {})
+        self._placed = True
+        self._found |= len(self.lines) > 0
+        if last and not self._found:
+            said = f" ({'; '.join(damage)})" if damage else ""
+            raise UnsupportedFormatError(
+                f"text without measurements or messages of faults{said}", source=self.source
+            )
         parts: dict[str, list[_Part]] = {}
         for matched in self._all.values():
             matched.flush()
             for name, found in matched.parts.items():
                 parts.setdefault(name, []).extend(found)
+            matched.parts = {}
         for name, (rows, values) in self._stated.items():
             part = (np.array(values, np.float64), np.array(rows, np.int64))
             parts.setdefault(name, []).append(part)
@@ -196,7 +254,8 @@ class LogReader:
             kinds[:] = self._kinds
             columns["log_event"] = Column(texts, places)
             columns["log_event_kind"] = Column(kinds, places)
-        if "step" not in columns:
+        self._stepped |= "step" in columns
+        if not self._stepped:
             _epochs_as_steps(columns)
         dialects = {m.parsed.dialect for m in self._all.values()} - {""}
         metadata: dict[str, Any] = {"format": "log", "dialects": sorted(dialects)}
@@ -205,17 +264,33 @@ class LogReader:
             metadata["log_events"] = self._listed(columns.get("step"))
         if self.repeated:
             metadata["repeated_lines"] = self.repeated
-        return Table(
-            self.source, len(self.lines), columns, self.lines.__getitem__, metadata=metadata
+        lines = self.lines
+        table = Table(
+            self.source, len(lines), columns, lines.__getitem__, list(damage), metadata=metadata
         )
+        self._forget(columns.get("step"))
+        return table
+
+    def _says_where(self) -> bool:
+        held = (matched.parsed for matched in self._all.values() if matched.rows or matched.parts)
+        return any(field.name in ("step", "epoch") for parsed in held for field in parsed.fields)
+
+    def _forget(self, steps: Column | None) -> None:
+        """Begin the next table; patterns, open tracebacks and the last lines are kept."""
+        if steps is not None and len(self.lines):
+            self._step = _step_at(steps, len(self.lines) - 1)
+        self.lines = array("q")
+        self.repeated = 0
+        self._events, self._stated, self._kinds = ([], []), {}, []
 
     def _listed(self, steps: Column | None) -> list[dict[str, Any]]:
         """Return the first and the last messages with their lines, steps and kinds."""
         rows, texts = self._events
         listed = []
-        for at in [*range(len(rows))[:_KEPT], *range(len(rows))[_KEPT:][-_KEPT:]]:
+        for at in [*range(len(rows))[:KEPT], *range(len(rows))[KEPT:][-KEPT:]]:
             event: dict[str, Any] = {"line": self.lines[rows[at]], "kind": self._kinds[at]}
             step = None if steps is None else _step_at(steps, rows[at])
+            step = self._step if step is None else step
             if step is not None:
                 event["step"] = step
             listed.append({**event, "text": texts[at]})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Order", "Ordered", "ordered"]
+__all__ = ["Order", "Ordered", "ordered", "stride_of"]
 
 _DISORDER = 8
 """A step that goes back more often than once in this many rows is no restart but disorder."""
@@ -46,7 +46,11 @@ class Ordered:
     notes: list[str]
 
 
-def ordered(parts: Sequence[Part], epochs: npt.NDArray[np.float64] | None = None) -> Ordered:
+def ordered(
+    parts: Sequence[Part],
+    epochs: npt.NDArray[np.float64] | None = None,
+    stride: int | None = None,
+) -> Ordered:
     """Put series in order.
 
     The series of one owner (replica, run) restart together: as few restarts
@@ -63,6 +67,8 @@ def ordered(parts: Sequence[Part], epochs: npt.NDArray[np.float64] | None = None
     epochs : float64 [rows], optional
         Where steps go back exactly as the epoch goes up, they are counted per
         epoch and are counted on.
+    stride : int, optional
+        The distance of two steps, where it is known better than from the parts.
     """
     spans: dict[Hashable, set[_Span]] = {}
     longest: dict[Hashable, int] = {}
@@ -77,7 +83,8 @@ def ordered(parts: Sequence[Part], epochs: npt.NDArray[np.float64] | None = None
     notes: list[str] = []
     for owner, found_spans in spans.items():
         mine = [(rows, steps) for other, rows, steps in parts if found_spans and other == owner]
-        rule = _rule(sorted(found_spans, key=lambda s: s[1]), longest[owner], mine, epochs)
+        spans_of = sorted(found_spans, key=lambda s: s[1])
+        rule = _rule(spans_of, longest[owner], mine, epochs, stride)
         rules[owner] = rule
         if rule.note and rule.note not in notes:
             notes.append(rule.note)
@@ -117,6 +124,7 @@ def _rule(
     rows: int,
     series: list[tuple[Steps | None, Steps]],
     epochs: npt.NDArray[np.float64] | None,
+    stride: int | None,
 ) -> _Rule:
     cuts: list[_Span] = []
     for span in spans:  # fewest points that lie in every span: the earliest ends
@@ -126,7 +134,7 @@ def _rule(
     if not cuts:
         return _Rule(places)
     if epochs is not None and all(epochs[b] > epochs[a] for a, b, *_ in cuts):
-        offsets = _offsets(places, series)
+        offsets = _offsets(places, series, stride or stride_of(steps for _, steps in series))
         return _Rule(places, offsets, note="steps are counted per epoch; they were counted on")
     if len(cuts) > max(_FEW, rows // _DISORDER):
         note = f"rows are out of order ({len(cuts)} times in {rows}); they were sorted by step"
@@ -136,21 +144,26 @@ def _rule(
     return _Rule(places, note=f"restarted where the step goes back {shown}{more}")
 
 
-def _offsets(cuts: Steps, series: list[tuple[Steps | None, Steps]]) -> Steps:
+def stride_of(series: Iterable[Steps]) -> int | None:
+    """Return the usual distance of two steps of the series that is logged most often."""
+    strides = []
+    for steps in series:
+        change = np.diff(steps)
+        if (change > 0).any():
+            strides.append(int(np.median(change[change > 0])))
+    return min(strides, default=None)
+
+
+def _offsets(cuts: Steps, series: list[tuple[Steps | None, Steps]], stride: int | None) -> Steps:
     """Return what to add to the steps of each epoch so that they go on."""
     low = np.full(len(cuts) + 1, np.iinfo(np.int64).max)
     high = np.full(len(cuts) + 1, np.iinfo(np.int64).min)
-    strides = []
     for rows, steps in series:
         epoch = np.searchsorted(cuts, np.arange(len(steps)) if rows is None else rows, "right")
         np.minimum.at(low, epoch, steps)
         np.maximum.at(high, epoch, steps)
-        change = np.diff(steps)
-        if (change > 0).any():
-            strides.append(int(np.median(change[change > 0])))
-    stride = min(strides, default=1)
     lengths = np.zeros(len(cuts) + 1, np.int64)
     for at in range(1, len(lengths)):
         held = low[at] <= high[at] and low[at - 1] <= high[at - 1]
-        lengths[at] = high[at - 1] - low[at] + stride if held else 0
+        lengths[at] = high[at - 1] - low[at] + (stride or 1) if held else 0
     return np.cumsum(lengths)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
-from ..core import BaseIngestor, IngestionError, SignalSet, UnsupportedFormatError, ingestors
+from ..core import (
+    BaseIngestor,
+    BaseStream,
+    IngestionError,
+    SignalSet,
+    UnsupportedFormatError,
+    ingestors,
+)
 from ._assemble import assemble
 from ._bytes import ByteSource, is_bytes_like
 from ._events import is_event
 from ._lines import ANSI, parse_line
-from ._log_reader import LogReader
+from ._log_reader import MAX_LINE, LogReader, lines_of
+from ._stream import LineReader, TableStream
 
 __all__ = ["LogIngestor"]
 
-_MAX_LINE = 1 << 14
 _DOCUMENT = re.compile(rb"\s*[\[{]\s*(?:\n|\[|\{)")
 _LOG_NAME = re.compile(r"\.(?:log|out|err|txt|stdout|stderr)(?:\.\d+)?(?:\.gz)?$", re.IGNORECASE)
 
@@ -59,17 +65,9 @@ class LogIngestor(BaseIngestor):
             raise UnsupportedFormatError("a log is a file or bytes", value=type(source).__name__)
         with ByteSource.of(source) as opened:
             reader = LogReader(opened.name)
-            add = reader.add
-            for line, text in _lines(opened):
-                add(line, text)
-            if not reader.lines:
-                damage = f" ({'; '.join(opened.damage)})" if opened.damage else ""
-                raise UnsupportedFormatError(
-                    f"text without measurements or messages of faults{damage}", source=opened.name
-                )
-            table = reader.table()
-            table.unread += opened.damage
-            return assemble(table)
+            for block in opened.line_blocks():
+                reader.feed(block)
+            return assemble(reader.table(opened.damage))
 
     def validate_schema(self, data: Any) -> bool:
         """Return whether `data` is a source of text with a measurement or a fault in it."""
@@ -77,7 +75,8 @@ class LogIngestor(BaseIngestor):
             return False
         try:
             with ByteSource.of(data) as opened:
-                return any(parse_line(text) or is_event(text) for _, text in _lines(opened))
+                lines = (line for block in opened.line_blocks() for _, line in lines_of(block))
+                return any(parse_line(line) or is_event(line) for line in lines)
         except (OSError, IngestionError):
             return False
 
@@ -88,26 +87,10 @@ class LogIngestor(BaseIngestor):
         text = head.decode("utf-8", "replace")
         if text.count("\ufffd") > len(text) // 50 + 4:
             return 0.0
-        if any(parse_line(line[:_MAX_LINE]) for line in ANSI.sub("", text).splitlines()):
+        if any(parse_line(line[:MAX_LINE]) for line in ANSI.sub("", text).splitlines()):
             return 0.5
         return 0.1 if _LOG_NAME.search(name) else 0.02
 
-
-def _lines(source: ByteSource) -> Iterator[tuple[int, str]]:
-    """Yield the lines with their numbers; a line that a progress bar wrote over is several."""
-    number = 0
-    for block in source.line_blocks():
-        text = block.decode("utf-8", "replace")
-        if "\x1b" in text:
-            text = ANSI.sub("", text)
-        lines = text.split("\n")
-        if not lines[-1]:
-            lines.pop()
-        for line in lines:
-            number += 1
-            if "\r" in line:
-                for part in line.split("\r"):
-                    if part:
-                        yield number, part[:_MAX_LINE]
-            else:
-                yield number, line[:_MAX_LINE]
+    def stream(self, head: bytes, name: str) -> BaseStream:  # noqa: ARG002 - one form
+        """Return a reader of such a file piece by piece."""
+        return TableStream(lambda n: LineReader(LogReader(n), n), name)

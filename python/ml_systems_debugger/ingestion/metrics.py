@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core import (
     BaseIngestor,
+    BaseStream,
     IngestionError,
     Signal,
     SignalSet,
@@ -21,10 +22,11 @@ from ..core import (
 from ._assemble import assemble
 from ._bytes import HEAD_BYTES, ByteSource, is_bytes_like
 from ._columns import from_frame, from_mapping, is_frame
-from ._csv import delimiter_of, read_csv
-from ._json import read_json_document, read_jsonl
+from ._csv import UTF_16, CsvReader, delimiter_of, read_csv
+from ._json import JsonLinesReader, read_json_document, read_jsonl
 from ._numbers import is_number
 from ._rows import RowReader
+from ._stream import LineReader, TableStream
 from ._table import Table
 
 __all__ = ["MetricIngestor", "read_table"]
@@ -106,7 +108,15 @@ class MetricIngestor(BaseIngestor):
 
     def sniff(self, head: bytes, name: str) -> float:  # noqa: ARG002 - content decides
         """Return how surely a file with this head is CSV, JSON lines or rows in JSON."""
-        return {"csv": 0.6, "jsonl": 0.9, "json": 0.3}.get(_format_of(head), 0.0)
+        return {"csv": 0.6, "jsonl": 0.9, "json": 0.6}.get(_format_of(head), 0.0)
+
+    def stream(self, head: bytes, name: str) -> BaseStream | None:
+        """Return a reader of CSV or JSON lines piece by piece; None for any other form."""
+        kind = _format_of(head)
+        if head[:2] in UTF_16 or kind not in ("csv", "jsonl"):
+            return None
+        reader = CsvReader if kind == "csv" else JsonLinesReader
+        return TableStream(lambda n: LineReader(reader(n), n), name, self.mapping)
 
 
 def read_table(source: Any) -> Table:

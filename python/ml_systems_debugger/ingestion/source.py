@@ -124,20 +124,20 @@ def _open_bytes(source: Any, mapping: Mapping[str, str] | None) -> SignalSet:
             return _open_folder(path, mapping)
     with ByteSource.of(source) as opened:
         head = opened.head()
-        ingestor = _best(head, opened.name, mapping)
+        ingestor = best_ingestor(head, opened.name, mapping)
         if ingestor is None:
-            raise _refusal(head, opened)
+            raise refusal(head, opened)
         return SignalSet.of(ingestor.ingest(opened if path is None else path))
 
 
-def _best(head: bytes, name: str, mapping: Mapping[str, str] | None) -> BaseIngestor | None:
+def best_ingestor(head: bytes, name: str, mapping: Mapping[str, str] | None) -> BaseIngestor | None:
     base = os.path.basename(name)  # noqa: PTH119 - may be no path at all
     scored = [(ingestor.sniff(head, base), ingestor) for ingestor in _made(mapping)]
     best = max(scored, key=lambda pair: pair[0], default=None)
     return best[1] if best is not None and best[0] > 0 else None
 
 
-def _refusal(head: bytes, opened: ByteSource) -> IngestionError:
+def refusal(head: bytes, opened: ByteSource) -> IngestionError:
     if not head.strip():
         damage = "; ".join(opened.damage)
         return SchemaError(
@@ -235,7 +235,7 @@ def _readable(file: Path) -> bool:
             head = opened.head()
         except IngestionError:  # compressed in a way that is not read: no run that we know
             return False
-        best = _best(head, opened.name, None)
+        best = best_ingestor(head, opened.name, None)
     if best is None:
         return False
     # Text of any kind may be a log: then one line of measurements must be in it.

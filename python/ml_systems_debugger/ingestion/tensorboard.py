@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core import BaseIngestor, SignalSet, UnsupportedFormatError, ingestors
+from ..core import BaseIngestor, BaseStream, SignalSet, UnsupportedFormatError, ingestors
 from ..kernels.formats import EventFileReader, crc32c
 from ._assemble import assemble
 from ._bytes import ByteSource, is_bytes_like
+from ._stream import TableStream
 from ._table import Column, Table, counted
 
-__all__ = ["TensorBoardIngestor", "event_files"]
+__all__ = ["EventReader", "TensorBoardIngestor", "event_files"]
 
 _STEP, _TIME = "\0step", "\0time"
 _SHOWN = 5
@@ -74,6 +75,10 @@ class TensorBoardIngestor(BaseIngestor):
         (checksum,) = struct.unpack_from("<I", head, 8)
         return 1.0 if checksum == _masked(crc32c(head[:8])) and head[:8] != bytes(8) else 0.0
 
+    def stream(self, head: bytes, name: str) -> BaseStream:  # noqa: ARG002 - one form
+        """Return a reader of such a file piece by piece."""
+        return TableStream(EventReader, name)
+
 
 def event_files(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the event files that lie directly in a folder, in the order of their names."""
@@ -86,31 +91,48 @@ def _masked(crc: int) -> int:
 
 
 def _read(source: Any) -> Table:
-    reader = EventFileReader()
     with ByteSource.of(source) as opened:
         if not TensorBoardIngestor().sniff(opened.head(), opened.name):
             raise UnsupportedFormatError(
                 "no TensorBoard event file", source=opened.name, value=opened.head()[:16]
             )
+        reader = EventReader(opened.name)
         for block in opened.blocks():
             reader.feed(block)
-        found = reader.finish()
-        table = _table(opened.name, found)
-        table.unread += opened.damage
-    faults = found["faults"]
-    for kind, what in _FAULTS.items():
-        places = [str(offset) for fault, offset in faults if fault == kind]
-        if places:
-            more = f" and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else ""
-            shown = ", ".join(places[:_SHOWN]) + more
-            table.unread.append(f"{table.source}: {what}: at byte {shown}")
-    if found["waiting"] and not any(kind == "length_checksum" for kind, _ in faults):
-        table.metadata["torn_last_record"] = (
-            f"{counted(found['waiting'], 'byte')} at byte {found['offset']}"
-        )
-    if found["skipped"]:
-        table.metadata["values_without_numbers"] = found["skipped"]
-    return table
+        return reader.table(opened.damage)
+
+
+class EventReader:
+    """Reads an event file piece by piece; `table` returns what is new since the last call."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._reader = EventFileReader()
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._reader.feed(data)
+
+    def table(self, damage: Sequence[str] = (), *, last: bool = True) -> Table:
+        """Return one row per record; if `last`, with what is cut off at the end."""
+        found = self._reader.finish() if last else self._reader.take()
+        table = _table(self.name, found)
+        table.unread += damage
+        faults = found["faults"]
+        for kind, what in _FAULTS.items():
+            places = [str(offset) for fault, offset in faults if fault == kind]
+            if places:
+                more = f" and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else ""
+                shown = ", ".join(places[:_SHOWN]) + more
+                table.unread.append(f"{table.source}: {what}: at byte {shown}")
+        stopped = any(kind == "length_checksum" for kind, _ in faults)
+        if last and found["waiting"] and not stopped:
+            table.metadata["torn_last_record"] = (
+                f"{counted(found['waiting'], 'byte')} at byte {found['offset']}"
+            )
+        if found["skipped"]:
+            table.metadata["values_without_numbers"] = found["skipped"]
+        return table
 
 
 def _table(name: str, found: dict[str, Any]) -> Table:

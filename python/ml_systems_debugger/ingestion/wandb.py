@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from ..core import BaseIngestor, SignalSet, UnsupportedFormatError, ingestors
+from ..core import BaseIngestor, BaseStream, SignalSet, UnsupportedFormatError, ingestors
 from ..kernels.formats import WandbFileReader
 from ._assemble import assemble
 from ._bytes import ByteSource, is_bytes_like
+from ._stream import TableStream
 from ._table import Column, Table, counted
 
-__all__ = ["WandbIngestor"]
+__all__ = ["HistoryReader", "WandbIngestor"]
 
 _MAGIC = b":W&B\xe1\xbe\x00"
 _STEP, _TIME = "\0step", "\0time"
@@ -42,17 +44,15 @@ class WandbIngestor(BaseIngestor):
         """
         if not is_bytes_like(source):
             raise UnsupportedFormatError("a W&B run file is a path or a file object")
-        reader = WandbFileReader()
         with ByteSource.of(source) as opened:
             if not self.sniff(opened.head(), opened.name):
                 raise UnsupportedFormatError(
                     "no W&B run file", source=opened.name, value=opened.head()[:16]
                 )
+            reader = HistoryReader(opened.name)
             for block in opened.blocks():
                 reader.feed(block)
-            table = _table(opened.name, reader.finish())
-            table.unread += opened.damage
-        return assemble(table)
+            return assemble(reader.table(opened.damage))
 
     def validate_schema(self, data: Any) -> bool:
         """Return whether `data` is a source of bytes that begin like a W&B run file."""
@@ -65,8 +65,30 @@ class WandbIngestor(BaseIngestor):
         """Return 1 where the head is that of a W&B run file."""
         return 1.0 if head.startswith(_MAGIC) else 0.0
 
+    def stream(self, head: bytes, name: str) -> BaseStream:  # noqa: ARG002 - one form
+        """Return a reader of such a file piece by piece."""
+        return TableStream(HistoryReader, name)
 
-def _table(name: str, found: dict[str, Any]) -> Table:
+
+class HistoryReader:
+    """Reads a run file piece by piece; `table` returns what is new since the last call."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._reader = WandbFileReader()
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._reader.feed(data)
+
+    def table(self, damage: Sequence[str] = (), *, last: bool = True) -> Table:
+        """Return one row per record; if `last`, with what is cut off at the end."""
+        table = _table(self.name, self._reader.finish() if last else self._reader.take(), last)
+        table.unread += damage
+        return table
+
+
+def _table(name: str, found: dict[str, Any], last: bool) -> Table:
     columns = {
         key.decode("utf-8", "replace") or "unnamed": Column(values, rows)
         for key, rows, values in found["columns"]
@@ -78,7 +100,7 @@ def _table(name: str, found: dict[str, Any]) -> Table:
         metadata["config"] = config
     if found["skipped"]:
         metadata["values_without_numbers"] = found["skipped"]
-    if found["waiting"]:
+    if last and found["waiting"]:
         at = f"at byte {found['offset']}"
         metadata["torn_last_record"] = f"{counted(found['waiting'], 'byte')} {at}"
     table = Table(
