@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ml_systems_debugger import Series, SeriesKey, SeriesKind, SignalSet
+from ml_systems_debugger.core import SeriesTable, TableKeys
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -198,3 +199,21 @@ def cuts(draw: st.DrawFn) -> list[int]:
         width = draw(st.sampled_from([1, 3, 7, 50, 64]))
         return list(range(width, 400, width))
     return sorted(draw(st.sets(st.integers(1, 399), max_size=12)))
+
+
+def tabled(chunk: SignalSet, known: dict[tuple[SeriesKey, ...], TableKeys]) -> SignalSet:
+    """Return a chunk with scalars of equal steps as tables, as the live monitor gives them."""
+    groups: dict[tuple[bool, bytes], list[Series]] = {}
+    singles = []
+    for one in chunk.series:
+        if one.kind is SeriesKind.SCALAR and len(one):
+            groups.setdefault((one.key.layer is None, one.steps.tobytes()), []).append(one)
+        else:
+            singles.append(one)
+    tables = []
+    for group in groups.values():
+        keys = tuple(one.key for one in group)
+        columns = known.setdefault(keys, TableKeys(keys))
+        values = np.stack([one.values for one in group], axis=1)
+        tables.append(SeriesTable(columns, group[0].steps.copy(), values))
+    return SignalSet.of_tables(tables, singles)

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from histories import cuts, healthy, histories, series
+from histories import cuts, healthy, histories, series, tabled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from third_party import LoudLossDetector
@@ -95,6 +95,24 @@ def test_batch_equals_stream(cls: type[BaseDetector], run: SignalSet, at: list[i
     whole_events, whole = fold(detector, run, [])
     assert events == whole_events
     assert result.to_dict() == whole.to_dict() == detector.detect(run).to_dict()
+
+
+@each
+@thorough
+@given(histories(), cuts())
+def test_tables_say_what_their_series_say(
+    cls: type[BaseDetector], run: SignalSet, at: list[int]
+) -> None:
+    """A live run comes in tables of the same columns, some of which are missing at times."""
+    detector, known = cls(), {}
+    state = detector.init()
+    events: list[Event] = []
+    for start, stop in pairwise([None, *at, None]):
+        events += detector.update(state, tabled(run.between(start, stop), known))
+    events.sort(key=Event.sort_key)
+    expected, result = fold(detector, run, [])
+    assert [(e.kind, e.step, e.finding.to_dict()) for e in events] == expected
+    assert detector.conclude(state).to_dict() == result.to_dict()
 
 
 @built_in

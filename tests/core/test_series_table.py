@@ -92,8 +92,10 @@ def test_what_columns_have_in_common() -> None:
         "loss": [0], "grad_norm": [1, 2, 3], "lr": [4],
     }  # fmt: skip
     assert not KEYS.replicas
-    assert TableKeys([SeriesKey("a", replica_id=0)]).replicas
-    assert KEYS.runs == {"loss": {None}, "grad_norm": {None}, "lr": {"r"}}
+    assert TableKeys([SeriesKey("a", replica_id=0)]).replicas == {0}
+    assert KEYS.runs_of(("loss", "grad_norm")) == {None}
+    assert KEYS.runs_of(("loss", "lr")) == {None, "r"}
+    assert KEYS.runs_of(("seed",)) == set()
 
 
 def test_rows_and_plans_of_a_state() -> None:

@@ -10,10 +10,13 @@ import pytest
 from ml_systems_debugger import (
     InfDetectionDetector,
     NaNDetectionDetector,
+    SeriesKey,
     Severity,
     Signal,
+    SignalSet,
     diagnose,
 )
+from ml_systems_debugger.core import SeriesTable, TableKeys
 
 INF = float("inf")
 
@@ -66,3 +69,18 @@ def test_half_precision_overflow_in_an_array() -> None:
     array = np.array([1.0, 65504.0, INF], np.float16)
     found = InfDetectionDetector().detect([Signal("activation", array, step=2)])
     assert found.evidence["first_index"] == (2,)
+
+
+def test_series_of_a_table_recover_and_go_on_one_by_one() -> None:
+    keys = TableKeys([SeriesKey("grad_norm", layer=layer) for layer in "abcd"])
+    values = 1 + np.random.default_rng(0).random((120, 4))
+    values[30:35, 1], values[60, 3], values[100:, 2] = np.inf, np.inf, np.inf
+    run = SignalSet.of_tables([SeriesTable(keys, np.arange(120), values)])
+    whole = InfDetectionDetector().detect(SignalSet(run.series))
+    assert len(whole.findings) == 3
+    for width in (1, 3, 8, 50):
+        detector = InfDetectionDetector()
+        state = detector.init()
+        for at in range(0, 120, width):
+            detector.update(state, run.between(at, at + width))
+        assert detector.conclude(state).to_dict() == whole.to_dict()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from typing import NoReturn
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .frozen import FrozenDict
 from .series import Series, SeriesKey, SeriesKind
+from .signal import ReplicaId
 
 __all__ = ["SeriesTable", "TableKeys"]
 
@@ -50,17 +51,18 @@ class TableKeys:
         return {name: np.array(places, np.int64) for name, places in found.items()}
 
     @cached_property
-    def replicas(self) -> bool:
-        """Whether a column is of a replica."""
-        return any(key.replica_id is not None for key in self.keys)
+    def replicas(self) -> frozenset[ReplicaId]:
+        """The replicas that columns are of."""
+        return frozenset(key.replica_id for key in self.keys if key.replica_id is not None)
+
+    def runs_of(self, names: Collection[str]) -> frozenset[str | None]:
+        """Return the runs that log any of the quantities."""
+        return frozenset(key.run for key in self._runs if key.name in names)
 
     @cached_property
-    def runs(self) -> dict[str, frozenset[str | None]]:
-        """The runs that log each quantity."""
-        return {
-            name: frozenset(self.keys[at].run for at in places.tolist())
-            for name, places in self.by_name.items()
-        }
+    def _runs(self) -> tuple[SeriesKey, ...]:
+        """One key for every quantity of every run."""
+        return tuple({(key.name, key.run): key for key in self.keys}.values())
 
 
 class SeriesTable:

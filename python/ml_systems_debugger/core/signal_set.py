@@ -214,8 +214,10 @@ class SignalSet(Sequence[Signal]):
         split, layer, replica_id : optional
             Exact match; None matches only "not given".
         """
-        found: Iterable[Series] = self.series
-        if names:
+        found: Iterable[Series]
+        if not names:
+            found = self.series
+        else:
             wanted: dict[SeriesKey, Series] = {}
             for raw in names:
                 parts = canonical(raw)
@@ -240,6 +242,13 @@ class SignalSet(Sequence[Signal]):
                 key=lambda one: one.key.sort_key(),
             )
         )
+
+    @property
+    def replicas(self) -> frozenset[ReplicaId]:
+        """The replicas that any series is of."""
+        found = {i for table in self.tables for i in table.keys.replicas}
+        found.update(r for one in self.singles if (r := one.key.replica_id) is not None)
+        return frozenset(found)
 
     def between(self, start: int | None, stop: int | None) -> SignalSet:
         """Return the steps ``start <= step < stop`` of every series, as views.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,33 @@ from ..core import (
     Series,
     SeriesKey,
     SeriesKind,
+    SeriesTable,
     SignalSet,
+    TableKeys,
 )
 from ._streaks import STREAK, Turn, streaks
 from ._trail import Floats
 
-__all__ = ["LayerDetector"]
+__all__ = ["LayerDetector", "Rows"]
+
+Rows = slice | npt.NDArray[np.int64]
 
 _SEPARATE = 4  # findings per series
+
+
+class _Part(NamedTuple):
+    """The columns of a table that are one quantity, and their rows."""
+
+    witness: bool
+    keys: list[SeriesKey]
+    columns: Rows
+    rows: Rows
+
+
+def _slice_of(places: list[int]) -> Rows:
+    if places == list(range(places[0], places[0] + len(places))):
+        return slice(places[0], places[0] + len(places))
+    return np.array(places, np.int64)
 
 
 class LayerDetector(BaseDetector):
@@ -82,7 +101,9 @@ class LayerDetector(BaseDetector):
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
-        for one in chunk.series:
+        for table in chunk.tables:
+            self._table(state, table)
+        for one in chunk.singles:
             if one.kind is not SeriesKind.SCALAR or not len(one):
                 continue
             if one.key.name in self.followed and one.key.layer is not None:
@@ -95,20 +116,85 @@ class LayerDetector(BaseDetector):
                 state["count"][row] += len(one)
         return tuple(state.take_events())
 
+    def bad_many(
+        self, state: FoldState, rows: Rows, keys: Sequence[SeriesKey], values: Floats
+    ) -> npt.NDArray[np.bool_]:
+        """Return which values [n, series] of one quantity are bad; as `bad` of each."""
+        every = np.arange(len(state.keys))[rows].tolist()
+        return np.stack(
+            [
+                self.bad(state, row, key, np.ascontiguousarray(values[:, at]))
+                for at, (row, key) in enumerate(zip(every, keys, strict=True))
+            ],
+            axis=1,
+        )
+
+    def _table(self, state: FoldState, table: SeriesTable) -> None:
+        parts = state.plan(table.keys, "layers", lambda: self._parts(state, table.keys))
+        steps, last = table.steps, table.steps[-1]
+        for part in parts:
+            values, rows = table.values[:, part.columns], part.rows
+            if part.witness:
+                state["positive"][rows] += (values > 0).sum(axis=0)
+                state["latest"][rows] = last
+            else:
+                count = state["count"][rows]
+                if not count.all():
+                    started = state["started"][rows]
+                    state["started"][rows] = np.where(count == 0, steps[0], started)
+                holds = self.bad_many(state, rows, part.keys, values)
+                busy = holds.any(axis=0) | state["open"][rows]
+                if busy.any():
+                    every = np.arange(len(state.keys))[rows]
+                    for at in np.flatnonzero(busy).tolist():
+                        self._turns(state, int(every[at]), part.keys[at], holds[:, at], steps)
+                    rows = every[~busy]
+                # Nothing is bad and nothing is open: what `streaks` would leave.
+                state["run"][rows] = 0
+                state["seen"][rows] += len(steps)
+                state["latest"][rows] = last
+            state["count"][part.rows] += len(steps)
+            state["value"][part.rows] = values[-1]
+
+    def _parts(self, state: FoldState, keys: TableKeys) -> list[_Part]:
+        parts = []
+        for name, places in keys.by_name.items():
+            witness = name in self.witnesses
+            if name in self.followed:
+                layered = [at for at in places.tolist() if keys.keys[at].layer is not None]
+                parts.append((False, layered))
+                if witness:
+                    parts.append((True, [at for at in places.tolist() if at not in layered]))
+            elif witness:
+                parts.append((True, places.tolist()))
+        made = []
+        for witness, columns in parts:
+            own = [keys.keys[at] for at in columns]
+            if own:
+                rows = _slice_of([state.row(key) for key in own])
+                made.append(_Part(witness, own, _slice_of(columns), rows))
+        return made
+
     def _follow(self, state: FoldState, one: Series) -> None:
         row = state.row(one.key)
         values = np.ascontiguousarray(one.values)
         if not state["count"][row]:
             state["started"][row] = one.steps[0]
-        holds = self.bad(state, row, one.key, values)
-        steps = one.steps
+        self._turns(state, row, one.key, self.bad(state, row, one.key, values), one.steps)
+        state["count"][row] += len(values)
+        state["value"][row] = values[-1]
+
+    def _turns(
+        self, state: FoldState, row: int, key: SeriesKey, holds: npt.NDArray[np.bool_],
+        steps: npt.NDArray[np.int64],
+    ) -> None:  # fmt: skip
         for turn in streaks(state, row, holds, steps, self.need, self.calm):
             place = str(row)
             if turn.kind == "open":
                 if state["opened"][row] >= _SEPARATE:
                     state.dropped_findings += 1
                     continue
-                finding = self.opened(state, row, one.key, turn)
+                finding = self.opened(state, row, key, turn)
                 state["opened"][row] += 1
                 if state.open(int(steps[turn.at]), finding):
                     state.memory["open"][place] = finding.finding_id
@@ -119,8 +205,6 @@ class LayerDetector(BaseDetector):
                     told = {**before.evidence, "recovered": True}
                     ended = replace(before, end_step=turn.last, evidence=told)
                     state.close(int(steps[turn.at]), ended)
-        state["count"][row] += len(values)
-        state["value"][row] = values[-1]
 
     def rows(self, state: FoldState, *names: str) -> list[tuple[int, SeriesKey]]:
         """Return rows and keys of quantities."""

@@ -23,6 +23,7 @@ from ..core import (
     Series,
     SeriesKey,
     SeriesKind,
+    SeriesTable,
     Severity,
     SignalSet,
 )
@@ -86,12 +87,32 @@ class NonFiniteDetector(BaseDetector):
             since = state.memory["scaling_since"]
             first = int(one.steps[0])
             state.memory["scaling_since"] = first if since is None else min(since, first)
-        for one in chunk.series:
+        for table in chunk.tables:
+            self._table(state, table)
+        for one in chunk.singles:
             if one.kind is SeriesKind.SCALAR:
                 self._scalars(state, one)
             elif one.kind is SeriesKind.ARRAY:
                 self._arrays(state, one)
         return tuple(state.take_events())
+
+    def _table(self, state: FoldState, table: SeriesTable) -> None:
+        """Fold many series at once: what is finite, of series where nothing is open, is counted."""
+        rows, values = state.rows(table.keys), table.values
+        busy = state["open"][rows].copy()  # what is folded below closes some
+        if has_nonfinite(values):
+            busy |= ~np.isfinite(values).all(axis=0)
+        if busy.any():
+            for at in np.flatnonzero(busy).tolist():
+                self._scalars(state, table.series(at))
+            rows, values = np.arange(len(state.keys))[rows][~busy], values[:, ~busy]
+        count = len(values)
+        state["finite"][rows] += count
+        state["checked"][rows] += count
+        ring = state["ring"]
+        if count < RING:
+            ring[rows, : RING - count] = ring[rows, count:]
+        ring[rows, max(RING - count, 0) :] = values[-RING:].T
 
     def _scalars(self, state: FoldState, series: Series) -> None:
         row = state.row(series.key)

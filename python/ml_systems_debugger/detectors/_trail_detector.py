@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +23,27 @@ from ..core import (
     Series,
     SeriesKey,
     SeriesKind,
+    SeriesTable,
     Severity,
     SignalSet,
+    TableKeys,
     to_jsonable,
 )
-from ..kernels.trail import TRAIL_SIZE, Field, Reason, trail_fold
+from ..kernels.trail import SETTINGS_SIZE, TRAIL_SIZE, Field, Reason, trail_fold, trail_fold_table
 from ._learning import Followed, learning_rate_facts
 from ._trail import Floats, Onset, Trail, Verdict, evidence
 
 __all__ = ["TrailDetector"]
+
+
+class _TrailPlan(NamedTuple):
+    """Which columns of a table a detector follows, and how."""
+
+    keys: list[SeriesKey]
+    columns: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    which: npt.NDArray[np.int64]
+    settings: Floats
 
 
 class TrailDetector(BaseDetector):
@@ -90,7 +103,9 @@ class TrailDetector(BaseDetector):
 
     def update(self, state: FoldState, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps into `state`, in place; return what changed."""
-        for one in chunk.series:
+        for table in chunk.tables:
+            self._fold_table(state, table)
+        for one in chunk.singles:
             settings = self.settings_for(one.key)
             size = len(one)
             if settings is None or not size:
@@ -104,6 +119,34 @@ class TrailDetector(BaseDetector):
                 if row[Field.REASON] != Reason.NOTHING:
                     self._look(state, one.key, str(at_row), row)
         return state.take_events()
+
+    def _fold_table(self, state: FoldState, table: SeriesTable) -> None:
+        """Fold many series at once, in the order of their columns."""
+        plan = state.plan(table.keys, "trails", lambda: self._plan(state, table.keys))
+        count, trails = len(plan.columns), state["trail"]
+        at = series = 0
+        while series < count:
+            series, at = trail_fold_table(
+                table.values, table.steps, plan.columns, plan.rows, plan.which, trails,
+                plan.settings, series, at,
+            )  # fmt: skip
+            if series < count:
+                row = int(plan.rows[series])
+                self._look(state, plan.keys[series], str(row), trails[row])
+
+    def _plan(self, state: FoldState, keys: TableKeys) -> _TrailPlan:
+        columns, wanted, which = [], [], []
+        told: dict[bytes, int] = {}
+        for at, key in enumerate(keys.keys):
+            settings = self.settings_for(key)
+            if settings is not None:
+                number = told.setdefault(settings.tobytes(), len(told))
+                columns.append(at)
+                which.append(number)
+                wanted.append(key)
+        table = np.frombuffer(b"".join(told)).reshape(len(told), SETTINGS_SIZE)
+        rows = [state.row(key) for key in wanted]
+        return _TrailPlan(wanted, _indices(columns), _indices(rows), _indices(which), table)
 
     def _numbers(self, one: Series) -> npt.NDArray[np.float64]:
         """Return the values to fold; of arrays the Euclidean norm."""
@@ -264,6 +307,10 @@ class TrailDetector(BaseDetector):
             if "recovered" not in one.evidence
             or self.stands(by_name[one.evidence["series"]], followed, context)
         ]
+
+
+def _indices(places: list[int]) -> npt.NDArray[np.int64]:
+    return np.array(places, np.int64)
 
 
 def _as_opened(verdict: Verdict, before: Finding) -> Verdict:

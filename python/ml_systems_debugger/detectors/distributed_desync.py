@@ -120,6 +120,8 @@ class DistributedDesyncDetector(BaseDetector):
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
+        if len(chunk.replicas) < 2:
+            return ()  # nobody to part from
         for key, series in groups_of(chunk.select(*_NORMS)):
             self._norms(state, key, Group.of(series))
         for key, series in groups_of(chunk.select(*_DIGESTS, kind=SeriesKind.DIGEST)):

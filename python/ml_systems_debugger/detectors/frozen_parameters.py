@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ from ..core import (
     check_count,
     detectors,
 )
-from ._layers import LayerDetector
+from ._layers import LayerDetector, Rows
 from ._streaks import Turn
 from ._trail import Floats, evidence
 
@@ -125,6 +126,19 @@ class FrozenParametersDetector(LayerDetector):
             still = (values == before) | np.isnan(before)
         state["norm"][row] = values[-1]
         state["moves"][row] += int((~still & np.isfinite(values)).sum())
+        return np.asarray(still, np.bool_)
+
+    def bad_many(
+        self, state: FoldState, rows: Rows, keys: Sequence[SeriesKey], values: Floats
+    ) -> npt.NDArray[np.bool_]:
+        """Return which measurements [n, series] show no movement at all."""
+        if keys[0].name == "update_ratio":
+            still = values == 0.0
+        else:
+            before = np.concatenate([state["norm"][rows][None], values[:-1]])
+            still = (values == before) | np.isnan(before)
+        state["norm"][rows] = values[-1]
+        state["moves"][rows] += (~still & np.isfinite(values)).sum(axis=0)
         return np.asarray(still, np.bool_)
 
     def opened(self, state: FoldState, row: int, key: SeriesKey, turn: Turn) -> Finding:

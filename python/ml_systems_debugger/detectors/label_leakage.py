@@ -160,7 +160,7 @@ class LabelLeakageDetector(BaseDetector):
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
-        for one in chunk.series:
+        for one in chunk.named("accuracy", "val_accuracy"):
             if one.kind is not SeriesKind.SCALAR or not _held_out(one.key):
                 continue
             row = state.row(one.key)

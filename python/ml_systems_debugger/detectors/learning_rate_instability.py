@@ -146,10 +146,10 @@ class LearningRateInstabilityDetector(BaseDetector):
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
-        for one in chunk.series:
+        for one in chunk.named("lr"):
             if is_learning_rate(one.key) and len(one):
                 self._rates(state, one)
-        for one in chunk.series:
+        for one in chunk.named("loss"):
             if is_training_loss(one.key) and len(one):
                 self._losses(state, one)
         return tuple(state.take_events())

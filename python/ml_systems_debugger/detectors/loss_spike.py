@@ -187,11 +187,11 @@ class LossSpikeDetector(BaseDetector):
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
         rates = {}
-        for one in chunk.series:
+        for one in chunk.named("lr"):
             if is_learning_rate(one.key) and len(one):
                 place = (one.key.run, one.key.segment, one.key.replica_id)
                 rates[place] = self._remembered(state, one)
-        for one in chunk.series:
+        for one in chunk.named("loss"):
             if not len(one) or not is_training_loss(one.key):
                 continue
             past = self._remembered(state, one)

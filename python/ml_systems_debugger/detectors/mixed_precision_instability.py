@@ -133,8 +133,8 @@ class MixedPrecisionInstabilityDetector(BaseDetector):
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
-        for one in chunk.series:
-            if one.key.name in _FOLLOWED and one.kind is SeriesKind.SCALAR and len(one):
+        for one in chunk.named(*_FOLLOWED):
+            if one.kind is SeriesKind.SCALAR and len(one):
                 self._follow(state, one)
         return tuple(state.take_events())
 

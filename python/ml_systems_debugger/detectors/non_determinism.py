@@ -121,6 +121,16 @@ class NonDeterminismDetector(BaseDetector):
     def update(self, state: FoldState, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps into `state`, in place; return what changed."""
         self._seeds(state, chunk)
+        logged = {run for table in chunk.tables for run in table.keys.runs_of(_QUANTITIES)}
+        logged.update(
+            one.key.run
+            for one in chunk.singles
+            if one.kind in _KINDS and one.key.name in _QUANTITIES and len(one)
+        )
+        if len(logged) < 2:  # nothing to compare with
+            for run in logged:
+                self._meet(state, run)
+            return ()
         found: dict[SeriesKey, dict[str | None, Series]] = {}
         for name in _QUANTITIES:
             for one in chunk.select(name, kind=None):

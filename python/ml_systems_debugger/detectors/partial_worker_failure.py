@@ -132,7 +132,8 @@ class PartialWorkerFailureDetector(BaseDetector):
 
     def update(self, state: FoldState, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps into `state`, in place; return what changed."""
-        for place in places(state, chunk, _VALUES):
+        # Most runs have no replicas: that is told without a look at every series.
+        for place in places(state, chunk, _VALUES) if chunk.replicas else ():
             known = state.memory["places"].setdefault(
                 ident(place.key), {"key": place.key.to_list(), "rows": 0, "replicas": {}}
             )

@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002 - the hooks of `LayerDetector` have the same arguments everywhere
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..core import (
     check_count,
     detectors,
 )
-from ._layers import LayerDetector
+from ._layers import LayerDetector, Rows
 from ._streaks import Turn
 from ._trail import Floats, evidence
 
@@ -112,6 +113,12 @@ class PrecisionLossDetector(LayerDetector):
         self, state: FoldState, row: int, key: SeriesKey, values: Floats
     ) -> npt.NDArray[np.bool_]:
         """Return which updates are lost."""
+        return np.asarray(values < _RESOLUTION, np.bool_)
+
+    def bad_many(
+        self, state: FoldState, rows: Rows, keys: Sequence[SeriesKey], values: Floats
+    ) -> npt.NDArray[np.bool_]:
+        """Return which updates [n, series] are lost."""
         return np.asarray(values < _RESOLUTION, np.bool_)
 
     def opened(self, state: FoldState, row: int, key: SeriesKey, turn: Turn) -> Finding:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .._core import TRAIL_SIZE, trail_fold, trail_fold_table
 
 __all__ = [
+    "SETTINGS_SIZE",
     "TRAIL_SIZE",
     "Field",
     "Reason",
@@ -82,6 +83,10 @@ _RING_VALUES = _EARLY_VALUES + EARLY
 _RING_STEPS = _RING_VALUES + RING
 _TABLE_VALUES = _RING_STEPS + RING
 _TABLE_STEPS = _TABLE_VALUES + TABLE
+
+
+SETTINGS_SIZE = 10
+"""Length of what `settings` returns."""
 
 
 class Reason(IntEnum):
