@@ -3,5 +3,8 @@
 from ._judges import MonitorWarning
 from .actions import FaultFound
 from .monitor import Monitor
+from .tracing import Producer, TraceResult, trace_step
 
-__all__ = ["FaultFound", "Monitor", "MonitorWarning"]
+__all__ = [
+    "FaultFound", "Monitor", "MonitorWarning", "Producer", "TraceResult", "trace_step",
+]  # fmt: skip
