@@ -67,7 +67,7 @@ from .detectors import (
 )
 from .distributions import SkewReport, compare_distributions
 from .ingestion import LogIngestor, MetricIngestor, SchemaValidator
-from .monitoring import Monitor
+from .monitoring import Monitor, Producer, TraceResult, trace_step
 from .reporting import Reporter, ReportFormat
 from .signals import (
     DistributionSignalExtractor,
@@ -126,6 +126,7 @@ __all__ = [
     "Outcome",
     "OverfittingDetector",
     "PrecisionLossDetector",
+    "Producer",
     "RegistryError",
     "ReportFormat",
     "Reporter",
@@ -140,6 +141,7 @@ __all__ = [
     "SignalSet",
     "SkewReport",
     "Status",
+    "TraceResult",
     "TrainingServingSkewDetector",
     "UnsupportedFormatError",
     "compare_distributions",
@@ -148,4 +150,5 @@ __all__ = [
     "register_failure_mode",
     "register_root_cause",
     "scan",
+    "trace_step",
 ]

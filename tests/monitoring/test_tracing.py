@@ -153,7 +153,7 @@ def test_batches_have_the_names_of_the_closure(how: str, model: Any, x: Any) -> 
     given = {"pixels": batch["image"]} if how == "given" else None
     one = trace_step(model, closure, inputs=given).producer
     assert one is not None
-    named = {"partial": "inputs", "given": "batch['image']"}.get(how, "batch['image']")
+    named = {"partial": "inputs", "given": "pixels"}.get(how, "batch['image']")
     assert (one.phase, one.name) == ("data", named)
 
 

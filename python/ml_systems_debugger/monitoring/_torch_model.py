@@ -66,6 +66,11 @@ class TorchModel:
         self._looks += 1
         return self._gradients.bad
 
+    @property
+    def bad(self) -> bool:
+        """Whether the gradients of the step that is under way are not finite."""
+        return self._measured and self._gradients.bad
+
     def metrics(self) -> dict[str, float]:
         """Return the learning rate of the first group, and whether the step was left out."""
         found = {}

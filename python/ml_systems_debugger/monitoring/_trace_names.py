@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ._trace_tensors import bad, first_bad, floating, span, storage_of
 
-__all__ = ["Names", "Origin", "parameters_of"]
+__all__ = ["Names", "Origin", "nonfinite_states", "parameters_of", "states_of", "variables"]
 
 _DEPTH = 4  # of nested batches
 
@@ -37,23 +37,15 @@ def parameters_of(model: Any, optimizer: Any) -> dict[str, Any]:
 class Names:
     """Finds the name of a tensor by the memory that it lies in."""
 
-    def __init__(
-        self, model: Any, parameters: Mapping[str, Any], optimizer: Any, closure: Callable[[], Any]
-    ) -> None:
+    def __init__(self, model: Any, parameters: Mapping[str, Any], optimizer: Any) -> None:
         self._found: dict[int, list[Origin]] = {}
-        by_parameter = {p: name for name, p in parameters.items()}
         for name, p in parameters.items():
             self._add("parameter", name, p)
         for name, one in model.named_buffers():
             self._add("buffer", name, one)
-        self.states: dict[str, dict[str, Any]] = {}
-        for p, held in optimizer.state.items() if optimizer is not None else ():
-            owner = by_parameter.get(p, "?")
-            self.states[owner] = {k: v for k, v in held.items() if hasattr(v, "untyped_storage")}
-            for key, one in self.states[owner].items():
+        for owner, held in states_of(parameters, optimizer).items():
+            for key, one in held.items():
                 self._add("optimizer_state", f"{owner}.{key}", one)
-        for name, value in _variables(closure):
-            self.batch(name, value)
 
     def batch(self, name: str, value: Any) -> None:
         """Name the tensors of a batch, where they have no name yet."""
@@ -75,28 +67,45 @@ class Names:
             return
         self._found.setdefault(storage_of(tensor), []).append(Origin(phase, name, tensor.detach()))
 
-    def nonfinite_state(self) -> list[tuple[str, str, Any, bool]]:
-        """Return parameter, key, tensor of every bad state, and whether it was the first to be.
 
-        A gradient that was not finite leaves its mark in every average of it. So
-        where one average holds a bad value and its sibling is finite at the same
-        place, no gradient brought it.
-        """
-        found = []
-        for owner, held in self.states.items():
-            same = {k: v for k, v in held.items() if floating(v) and v.numel()}
-            wrong = {k: v for k, v in same.items() if bad(v)}
-            for key, one in wrong.items():
-                at = first_bad(one)
-                first = any(
-                    k != key and v.shape == one.shape and at and bool(v[at].isfinite())
-                    for k, v in same.items()
-                )
-                found.append((owner, key, one, first))
-        return found
+def states_of(parameters: Mapping[str, Any], optimizer: Any) -> dict[str, dict[str, Any]]:
+    """Return the tensors that the optimizer keeps, by parameter and by key."""
+    tensor = import_module("torch").Tensor
+    if optimizer is None:
+        return {}
+    owners = {p: name for name, p in parameters.items()}
+    return {
+        owners[p]: {k: v for k, v in held.items() if isinstance(v, tensor)}
+        for p, held in optimizer.state.items()
+        if p in owners
+    }
 
 
-def _variables(closure: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
+def nonfinite_states(
+    parameters: Mapping[str, Any], optimizer: Any
+) -> list[tuple[str, str, Any, bool]]:
+    """Return parameter, key and tensor of every bad state, and whether it was the first to be.
+
+    A gradient that was not finite leaves its mark in every average of it. So
+    where one average holds a bad value and its sibling is finite at the same
+    place, no gradient brought it.
+    """
+    found = []
+    for owner, held in states_of(parameters, optimizer).items():
+        same = {k: v for k, v in held.items() if floating(v) and v.numel()}
+        for key, one in same.items():
+            if not bad(one):
+                continue
+            at = first_bad(one)
+            first = any(
+                k != key and v.shape == one.shape and at and bool(v[at].isfinite())
+                for k, v in same.items()
+            )
+            found.append((owner, key, one, first))
+    return found
+
+
+def variables(closure: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
     """Yield the variables that a closure reads, those of functions it was made from too."""
     seen: set[int] = set()
     waiting: list[Any] = [closure]

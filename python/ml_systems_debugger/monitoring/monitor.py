@@ -6,11 +6,12 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..configuration import Configuration
 from ..core import (
     BaseDetector,
+    ConfigurationError,
     DebugReport,
     DetectionResult,
     Finding,
@@ -29,6 +30,10 @@ from ._measures import Gradients, Parameters, arrays_of
 from ._steps import StepBuffer
 from ._watch import Watch
 from .actions import Actions, FaultFound
+
+if TYPE_CHECKING:
+    from ._trace_monitor import Tracer
+    from .tracing import TraceResult
 
 __all__ = ["FaultFound", "Monitor", "MonitorWarning"]
 
@@ -83,6 +88,9 @@ class Monitor:
         Of this process in a job of several.
     context : mapping, optional
         Facts of the run, for detectors and attribution.
+    trace : bool
+        Where a step is not finite, replay it and name the operation where that
+        begins (torch); see `step`.
     strict : bool
         Let errors of the monitor itself end the training. Otherwise they are
         warned of once and the check counts as not run.
@@ -116,6 +124,7 @@ class Monitor:
         slots: int = 256,
         replica_id: int | str | None = None,
         context: Mapping[str, Any] | None = None,
+        trace: bool = False,
         strict: bool = False,
     ) -> None:
         check_count(1, every=every, update_every=update_every)
@@ -146,6 +155,10 @@ class Monitor:
             from ._torch_model import TorchModel
 
             self._model = TorchModel(model, optimizer, self, skip_nonfinite)
+        self._traced = (model, optimizer)
+        self._tracer: Tracer | None = None
+        if trace:
+            self._tracing()
 
     @property
     def should_stop(self) -> bool:
@@ -178,6 +191,11 @@ class Monitor:
         FaultFound
             With ``action="raise"``, at a finding from `at_least` on.
         """
+        return self._told(self._taken(step, loss, gradients, parameters, metrics))
+
+    def _taken(
+        self, step: int, loss: Any, gradients: Any, parameters: Any, metrics: dict[str, Any]
+    ) -> list[Finding]:
         began = time.perf_counter()
         try:
             found = self._observe(step, loss, gradients, parameters, metrics)
@@ -185,19 +203,56 @@ class Monitor:
             found = []
             self._failed("observing a step", error)
         self.cost += time.perf_counter() - began
-        return self._told(found)
+        return found
 
-    def step(self, loss: Any = None, **metrics: Any) -> list[Finding]:
-        """Take the next step of a watched torch model; return the findings that are new."""
+    def step(
+        self, loss: Any = None, *, closure: Callable[[], Any] | None = None, **metrics: Any
+    ) -> list[Finding]:
+        """Take the next step of a watched torch model; return the findings that are new.
+
+        Parameters
+        ----------
+        loss : number or array of one
+        closure : callable, optional
+            Computes this step's loss anew: ``lambda: criterion(model(x), y)``. Where
+            the step is not finite it is replayed as it began, and the operation
+            where that began is the second finding. With ``trace=True`` and no
+            closure the model is replayed alone, without the loss function.
+        metrics : numbers by name
+        """
         step = 0 if self._last_step is None else self._last_step + 1
         if self._model is not None:
             metrics = {**self._model.metrics(), **metrics}
-        return self.observe(step, loss=loss, **metrics)
+        found = self._taken(step, loss, None, None, metrics)
+        if closure is not None and self._tracer is None:
+            self._tracing()
+        if self._tracer is not None:
+            found = found + self._tracer.after(step, found, closure)
+        return self._told(found)
+
+    def trace(self, closure: Callable[[], Any]) -> TraceResult:
+        """Replay a step now, with everything as it is; see `trace_step`.
+
+        What it finds is a finding of this monitor and goes into the report.
+        """
+        result = self._tracing().replay(self._last_step, closure)
+        self._told(self._tracing().told(result))
+        return result
+
+    def _tracing(self) -> Tracer:
+        if self._tracer is None:
+            from ._trace_monitor import Tracer
+
+            if self._traced[0] is None:
+                raise ConfigurationError("a trace needs a monitor with a torch model")
+            self._tracer = Tracer(*self._traced, self)
+        return self._tracer
 
     def report(self) -> DebugReport:
         """Return a report of the run so far, with causes."""
         self._told(self._judged())
         results = self._judges.conclude()
+        results += self._tracer.conclusions() if self._tracer is not None else []
         results += [
             DetectionResult(
                 failure_mode("mlsd:unspecified"), False, 0.0, detector_name=name,
@@ -233,6 +288,8 @@ class Monitor:
         found = self._told(self._judged())
         if self._model is not None:
             self._model.detach()
+        if self._tracer is not None:
+            self._tracer.detach()
         if self._ring is not None:
             self._ring.close()
             self._ring = None

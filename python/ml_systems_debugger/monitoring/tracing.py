@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from ..core import ConfigurationError, MissingDependencyError
-from ._trace_names import Names, parameters_of
+from ._trace_names import Names, nonfinite_states, parameters_of, variables
 from ._trace_record import Recorder
 from ._trace_restore import RandomState, Untouched
 from ._trace_result import PassedOn, Producer, TensorSummary, TraceResult
@@ -17,7 +17,16 @@ from ._trace_source import Locator
 from ._trace_tensors import bad, first_bad, floating, summary
 from ._trace_walk import walk
 
-__all__ = ["PassedOn", "Producer", "RandomState", "TensorSummary", "TraceResult", "trace_step"]
+__all__ = [
+    "Before",
+    "PassedOn",
+    "Producer",
+    "RandomState",
+    "TensorSummary",
+    "TraceResult",
+    "replayed",
+    "trace_step",
+]
 
 
 def trace_step(
@@ -80,17 +89,65 @@ def trace_step(
     >>> result.producer.phase, result.producer.name, result.producer.first_index
     ('data', 'x', (0, 1))
     """
+    if not callable(closure):
+        raise ConfigurationError(f"closure is a function without arguments, got {closure!r}")
+    return replayed(model, closure, optimizer, inputs or {}, step, random_state, None)
+
+
+class Before:
+    """What of parameters and optimizer is not finite before a step: in words, and the states."""
+
+    def __init__(self, parameters: Mapping[str, Any], optimizer: Any) -> None:
+        self.notes = []
+        for name, p in parameters.items():
+            if floating(p) and bad(p):
+                index = list(first_bad(p))
+                self.notes.append(f"parameter {name} is not finite at index {index}")
+        self.states: list[tuple[str, Producer, bool]] = []
+        for owner, key, tensor, first in nonfinite_states(parameters, optimizer):
+            told = summary(f"{owner}.{key}", tensor)
+            self.notes.append(f"optimizer state {key} of {owner} is not finite")
+            state = Producer(
+                "non_finite_optimizer_state", "optimizer_state", f"{owner}.{key}",
+                first_index=first_bad(tensor), value="nan" if told.nan else "inf", inputs=(told,),
+                why=f"{told.nan} NaN, {told.posinf + told.neginf} Inf of {told.size} values",
+            )  # fmt: skip
+            self.states.append((owner, state, first))
+
+    def first(self, producers: list[Producer], notes: list[str]) -> list[Producer]:
+        """Put a state of the optimizer first that was bad before the parameter it updates."""
+        if not producers:
+            return [one for _, one, _ in self.states]
+        first = producers[0]
+        if first.phase != "parameter":
+            return producers
+        for owner, one, came_first in self.states:
+            if owner == first.name and came_first:
+                return [one, *producers]
+        if any(owner == first.name for owner, _, _ in self.states):
+            notes.append(f"all states of {first.name} are bad: an earlier gradient was not finite")
+        return producers
+
+
+def replayed(
+    model: Any,
+    closure: Callable[[], Any],
+    optimizer: Any,
+    inputs: Mapping[str, Any],
+    step: int | None,
+    random_state: RandomState | None,
+    before: Before | None,
+) -> TraceResult:
+    """Do what `trace_step` says; `before` is what was wrong when the step began, if known."""
     try:
         torch = import_module("torch")
     except ImportError as error:
         raise MissingDependencyError("tracing a step needs torch") from error
-    if not callable(closure):
-        raise ConfigurationError(f"closure is a function without arguments, got {closure!r}")
     parameters = parameters_of(model, optimizer)
-    names = Names(model, parameters, optimizer, closure)
-    for name, value in (inputs or {}).items():
+    names = Names(model, parameters, optimizer)
+    for name, value in (*inputs.items(), *variables(closure)):
         names.batch(name, value)
-    notes, states = _before(parameters, names)
+    before = before or Before(parameters, optimizer)
     untouched = Untouched(model, parameters, optimizer)
     if random_state is not None:
         random_state.put_back()
@@ -105,26 +162,20 @@ def trace_step(
             if loss is not None and loss.requires_grad and not locator.went_back:
                 loss.backward()
         targets: set[int] = set()
-        if loss is not None and bad(loss):
+        finite = loss is None or not bad(loss)
+        if not finite:
             targets.update(recorder.lineage.writers(loss))
-        wrong = []
-        for name, p in parameters.items():
-            gradient = p.grad
-            if gradient is not None and gradient.is_sparse:
-                gradient = gradient._values()
-            if gradient is not None and floating(gradient) and bad(gradient):
-                wrong.append(name)
-                targets.update(recorder.lineage.writers(gradient))
+        wrong = _bad_gradients(parameters, recorder, targets)
     finally:
         locator.close()
         untouched.put_back()
     producers, passed_on = walk(recorder.operations, targets)
-    finite = loss is None or not bad(loss)
-    if not producers and not (finite and not wrong):
+    if not producers and (wrong or not finite):
         producers = [_unseen("the loss" if not finite else f"the gradient of {wrong[0]}")]
-    producers = _first_state(producers, states, notes)
+    notes = list(before.notes)
+    producers = before.first(producers, notes)
     scale = recorder.loss_scale
-    if producers and finite and scale is not None and scale > 1:
+    if finite and scale is not None and scale > 1:
         producers = [_scaled(one, scale) for one in producers]
     return TraceResult(
         step,
@@ -137,6 +188,21 @@ def trace_step(
         recorder.count,
         scale,
     )
+
+
+def _bad_gradients(
+    parameters: Mapping[str, Any], recorder: Recorder, targets: set[int]
+) -> list[str]:
+    """Return the parameters whose gradient is bad; add who wrote those gradients to `targets`."""
+    wrong = []
+    for name, p in parameters.items():
+        gradient = p.grad
+        if gradient is not None and gradient.is_sparse:
+            gradient = gradient._values()
+        if gradient is not None and floating(gradient) and bad(gradient):
+            wrong.append(name)
+            targets.update(recorder.lineage.writers(gradient))
+    return wrong
 
 
 def _loss_of(torch: Any, given: Any) -> Any:
@@ -164,48 +230,6 @@ def _quiet(torch: Any, model: Any) -> Iterator[Any]:
     for module in model.modules():
         if hasattr(module, "no_sync"):
             yield module.no_sync()
-
-
-def _before(
-    parameters: Mapping[str, Any], names: Names
-) -> tuple[list[str], list[tuple[str, Producer, bool]]]:
-    """Return what is wrong before the step: in words, and bad states by parameter."""
-    notes = []
-    for name, p in parameters.items():
-        if floating(p) and bad(p):
-            notes.append(f"parameter {name} is not finite at index {list(first_bad(p))}")
-    states = []
-    for owner, key, tensor, first in names.nonfinite_state():
-        told = summary(f"{owner}.{key}", tensor)
-        notes.append(f"optimizer state {key} of {owner} is not finite")
-        states.append((
-            owner,
-            Producer(
-                "non_finite_optimizer_state", "optimizer_state", f"{owner}.{key}",
-                first_index=first_bad(tensor), value="nan" if told.nan else "inf", inputs=(told,),
-                why=f"{told.nan} NaN, {told.posinf + told.neginf} Inf of {told.size} values",
-            ),
-            first,
-        ))  # fmt: skip
-    return notes, states
-
-
-def _first_state(
-    producers: list[Producer], states: list[tuple[str, Producer, bool]], notes: list[str]
-) -> list[Producer]:
-    """Put a state of the optimizer first that was bad before the parameter it updates."""
-    if not producers:
-        return [one for _, one, _ in states]
-    first = producers[0]
-    if first.phase != "parameter":
-        return producers
-    for owner, one, came_first in states:
-        if owner == first.name:
-            if came_first:
-                return [one, *producers]
-            notes.append(f"all states of {owner} are bad: an earlier gradient was not finite")
-            break
-    return producers
 
 
 def _unseen(name: str) -> Producer:
