@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..core import DetectionResult, FailureMode, Finding
-from ._trace_names import parameters_of
+from ._trace_names import parameters_of, variables
 from ._trace_restore import RandomState
 from ._trace_result import Producer, TraceResult
 from .tracing import Before, replayed
@@ -115,12 +115,14 @@ class Tracer:
         """Replay the step, with the closure or else with the model's own inputs."""
         torch = import_module("torch")
         run = closure if closure is not None else self._own
+        # The closure's own words come before the places of the model's inputs.
+        inputs = {**(dict(variables(closure)) if closure is not None else {}), **self._inputs()}
         values, self._busy = self._values, True
         try:
             for p, value in values.items():
                 values[p], p.data = p.data, value
             result = replayed(
-                self._model, run, self._optimizer, self._inputs(), step, self._random, self._before
+                self._model, run, self._optimizer, inputs, step, self._random, self._before
             )
         finally:
             with torch.no_grad():
