@@ -46,6 +46,7 @@ class Family:
     accuracy: bool = True
     warmup: int = 0
     schedule: str = "constant"
+    weight_decay: float = 0.0
 
 
 def _split(x: Any, y: Any, kind: torch.dtype) -> Data:
@@ -201,7 +202,7 @@ FAMILIES = {
         Family("transformer", text, Transformer, cross_entropy, "adamw", 2e-3, 16, 450, clip=1.0,
                warmup=40, schedule="cosine"),
         Family("mlp_cancer", cancer, lambda: Mlp([30, 64, 64, 32, 2], nn.ReLU, norm=True),
-               cross_entropy, "sgd", 0.003, 32, 500, warmup=30),
+               cross_entropy, "sgd", 0.001, 32, 500, warmup=30, weight_decay=0.1),
         Family("regression", diabetes, lambda: Mlp([10, 64, 64, 32, 1], nn.SiLU),
                nn.functional.mse_loss, "adam", 5e-4, 24, 700, accuracy=False),
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from trainer import Fault, Row, Run, make_optimizer
+from trainer import Fault, Row, Run
 
 Tensor = torch.Tensor
 
@@ -157,7 +157,7 @@ def vanishing(family: Any, steps: int, rng: Any) -> Planted:
             from families import Mlp
 
             run.network = Mlp([wide, *[32] * 9, out], nn.Sigmoid)
-            run.optimizer = make_optimizer(run.family.optimizer, run.network.parameters(), run.lr)
+            run.optimizer = run.new_optimizer()
 
     causes = ("saturating_activations", "poor_initialization")
     return Planted(Deep(), Truth("vanishing", ("vanishing_gradients", "loss_plateau"), causes, 0,
@@ -248,8 +248,9 @@ def overfit(family: Any, steps: int, rng: Any) -> Planted:
     small = type(data)(data.x[pick], y, data.val_x, data.val_y)
     truth = Truth("overfit", ("overfitting",), ("insufficient_regularization",), None, False,
                   minimal=False)  # fmt: skip
-    rate = family.lr * (5 if family.optimizer == "sgd" else 3)
-    settings = {"data": small, "batch": 20, "lr": rate, "schedule": "constant"}
+    rate = family.lr * (15 if family.optimizer == "sgd" else 3)
+    settings = {"data": small, "batch": 20, "lr": rate, "schedule": "constant",
+                "weight_decay": 0.0}  # fmt: skip
     return Planted(Fault(), truth, settings)
 
 
@@ -315,9 +316,7 @@ def state_lost(family: Any, steps: int, rng: Any) -> Planted:
 
         def updated(self, run: Run) -> None:
             if run.step == at - 1:
-                run.optimizer = make_optimizer(
-                    run.family.optimizer, run.network.parameters(), run.lr
-                )
+                run.optimizer = run.new_optimizer()
 
         def row(self, run: Run, row: Row) -> Row:
             return row | {"step": row["step"] - 20} if run.step >= at else row

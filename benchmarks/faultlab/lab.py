@@ -79,7 +79,8 @@ def make_one(job: Job, out: Path) -> tuple[str, dict[str, Any]]:
         planted = make(family, family.steps, rng)
         settings = {
             "steps": family.steps, "batch": family.batch, "schedule": family.schedule,
-            "lr": family.lr, "clip": family.clip, **planted.settings,
+            "lr": family.lr, "clip": family.clip, "weight_decay": family.weight_decay,
+            **planted.settings,
         }  # fmt: skip
         rows = Run(family, seed, planted.fault, **settings).train()
     with path.open("w", encoding="utf-8") as file:
@@ -88,9 +89,14 @@ def make_one(job: Job, out: Path) -> tuple[str, dict[str, Any]]:
     return job.name, {"family": job.family, **dataclasses.asdict(planted.truth)}
 
 
-def make(out: Path, seeds: range, healthy: range, workers: int, only: str | None) -> None:
+def make(
+    out: Path, seeds: range, healthy: range, workers: int, only: str | None, families: list[str]
+) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    todo = [job for job in jobs(seeds, healthy) if only is None or only in job.name]
+    todo = [
+        job for job in jobs(seeds, healthy)
+        if job.family in families and (only is None or only in job.name)
+    ]  # fmt: skip
     labels_path = out / "labels.json"
     labels = json.loads(labels_path.read_text()) if labels_path.exists() else {}
     todo = [job for job in todo if job.name not in labels]
@@ -117,14 +123,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=seeds_of, default=range(3))
     parser.add_argument("--healthy", type=seeds_of, default=range(4))
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--only")
+    parser.add_argument("--only", help="runs whose names hold this text")
+    parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--minimal", action="store_true")
     parser.add_argument("--write", type=Path)
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args()
     folder = given.runs or given.out
     if given.what == "make":
-        make(folder, given.seeds, given.healthy, given.workers, given.only)
+        make(folder, given.seeds, given.healthy, given.workers, given.only, given.families)
         return
     from judging import judge
 

@@ -62,7 +62,10 @@ class Replicas:
             if self.kind != "other_start" or at != self.truth.replica:
                 network.load_state_dict(first.state_dict())
         optimizers = [
-            make_optimizer(self.family.optimizer, n.parameters(), self.family.lr) for n in networks
+            make_optimizer(
+                self.family.optimizer, n.parameters(), self.family.lr, self.family.weight_decay
+            )
+            for n in networks
         ]
         data, rows = self.family.data(), []
         pace = self.rng.uniform(0.97, 1.03, REPLICAS)

@@ -65,6 +65,7 @@ class Run:
     scaler: bool = False
     guard: bool = False  # leaves out steps whose gradients are not finite
     clip: float | None = None
+    weight_decay: float = 0.0
     step: int = 0
     scale: float = 2.0**15
     good: int = 0
@@ -81,7 +82,7 @@ class Run:
         self.rng = np.random.default_rng(self.seed)
         data = self.data or self.family.data()
         self.network = self.family.network()
-        self.optimizer = make_optimizer(self.family.optimizer, self.network.parameters(), self.lr)
+        self.optimizer = self.new_optimizer()
         self.fault.start(self)
         for name, parameter in self.network.named_parameters():
             if any(name.startswith(f) for f in self.frozen):
@@ -109,6 +110,11 @@ class Run:
                 total += float(loss.detach()) / self.accumulate
             self._update(total, data)
         return self.rows
+
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        """Return an optimizer that knows nothing yet, for the network as it is."""
+        kind, parameters = self.family.optimizer, self.network.parameters()
+        return make_optimizer(kind, parameters, self.lr, self.weight_decay)
 
     def _update(self, loss: float, data: Data) -> None:
         self.fault.gradients(self)
@@ -206,11 +212,13 @@ class Run:
                 module.register_forward_hook(hook(name))
 
 
-def make_optimizer(kind: str, parameters: Any, lr: float) -> torch.optim.Optimizer:
+def make_optimizer(kind: str, parameters: Any, lr: float, decay: float) -> torch.optim.Optimizer:
     if kind == "sgd":
-        return torch.optim.SGD(parameters, lr, momentum=0.9)
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
-    return kinds[kind](parameters, lr)
+        return torch.optim.SGD(parameters, lr, momentum=0.9, weight_decay=decay)
+    if kind == "adamw":
+        return torch.optim.AdamW(parameters, lr)  # with its own default of 0.01
+    kinds = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
+    return kinds[kind](parameters, lr, weight_decay=decay)
 
 
 def shape(schedule: str, step: int, steps: int, family: Family) -> float:
