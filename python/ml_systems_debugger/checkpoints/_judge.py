@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..core import Severity
 from ..core.shown import shown
+from ..kernels.robust_scale import MAD_TO_SIGMA
 from ._dead import DeadLines, dead_lines
 from ._engine import Measured
 from ._families import families, is_optimizer_state
@@ -195,7 +196,7 @@ def _siblings(table: TensorTable, look: npt.NDArray[np.bool_]) -> Iterator[Check
             continue
         level = np.log2(rms[alive])
         centre = float(np.median(level))
-        scale = max(1.4826 * float(np.median(np.abs(level - centre))), 0.5)
+        scale = max(MAD_TO_SIGMA * float(np.median(np.abs(level - centre))), 0.5)
         if matrix and (~alive).sum() * 4 <= len(which):
             yield from _dead_siblings(table, which[rms == 0], len(which), centre)
         least, severe = (3.0, 6.0) if matrix else (6.0, 12.0)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..kernels import theil_sen
-from ._trail import Floats, Onset, Trail
+from ..kernels.robust_scale import MAD_TO_SIGMA
+from ._trail import Floats, Onset, Trail, evidence
 
 __all__ = ["Growth", "growth_of"]
 
 _FEW = 8  # points of the history that a slope takes
-_CONSISTENT = 1.4826
 _CONFIDENCE = 0.99
 _EVEN = 0.25  # of the mean step between quarters that each step must have
 
@@ -49,6 +50,21 @@ class Growth:
         """By how much it grew."""
         return self.now - self.level
 
+    def evidence(self, quantity: str) -> dict[str, Any]:
+        """Return the evidence of a finding that `quantity` grows."""
+        return evidence(
+            rule="growth",
+            quantity=quantity,
+            slope=self.slope,
+            slope_low=self.low,
+            slope_high=self.high,
+            baseline=self.level,
+            last=self.now,
+            rise=self.rise,
+            noise=self.noise,
+            persistence_steps=self.values,
+        )
+
 
 def growth_of(trail: Trail) -> Growth | None:
     """Return the growth at the end of a history; None where there is none that lasts.
@@ -67,7 +83,7 @@ def growth_of(trail: Trail) -> Growth | None:
     if slope <= 0 or len(values) - turn < _FEW:
         return None
     fitted = level + slope * np.maximum(steps - steps[turn], 0.0)
-    noise = _CONSISTENT * float(np.median(np.abs(values - fitted)))
+    noise = MAD_TO_SIGMA * float(np.median(np.abs(values - fitted)))
     rise = float(fitted[-1]) - level
     if rise < 6.0 * noise:
         return None

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,13 +24,14 @@ from ..core import (
     SeriesKey,
     SeriesKind,
     SeriesTable,
+    Severity,
     SignalSet,
     TableKeys,
 )
 from ._streaks import STREAK, Turn, streaks
-from ._trail import Floats
+from ._trail import Floats, evidence
 
-__all__ = ["LayerDetector", "Rows"]
+__all__ = ["LayerDetector", "Rows", "early_columns", "learn_early"]
 
 Rows = slice | npt.NDArray[np.int64]
 
@@ -82,6 +83,39 @@ class LayerDetector(BaseDetector):
     @abstractmethod
     def opened(self, state: FoldState, row: int, key: SeriesKey, turn: Turn) -> Finding:
         """Return the finding of an occurrence."""
+
+    def occurrence(
+        self,
+        key: SeriesKey,
+        turn: Turn,
+        confidence: float,
+        message: str,
+        about: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Finding:
+        """Return a medium finding that begins with `turn`; `weigh` knows later how bad it became.
+
+        Its evidence names the series, what it is `about`, the onset, and `more`.
+        """
+        return Finding(
+            self.failure_mode,
+            Severity.MEDIUM,
+            confidence,
+            turn.first,
+            None,
+            key.layer,
+            key.replica_id,
+            message,
+            evidence(
+                series=str(key),
+                **(about or {}),
+                onset_step=turn.first,
+                onset_low=turn.before,
+                onset_high=turn.first,
+                **more,
+            ),
+            f"{self.name}:{key}:{turn.first}",
+        )
 
     def weigh(self, state: FoldState, findings: list[Finding]) -> list[Finding]:
         """Return findings in the light of all series."""
@@ -228,3 +262,23 @@ class LayerDetector(BaseDetector):
             more["reason"] = f"{state.dropped_findings} further occurrences are only counted"
         found = self.weigh(state, list(state.findings.values()))
         return DetectionResult.of_findings(self.failure_mode, self.name, found, **more)
+
+
+def early_columns(count: int) -> dict[str, Column]:
+    """Return the columns of `learn_early` for a sample of the first `count` values."""
+    return {"early": Column(np.float64, (count,), np.nan), "usual": Column(np.float64, (), np.nan)}
+
+
+def learn_early(state: FoldState, row: int, values: Floats) -> tuple[int, float]:
+    """Put the first values [n] of a series into its early sample, however they are cut.
+
+    Return how many went there, and what is usual: the median of the sample once
+    it is full; NaN before, and where nothing in it is finite.
+    """
+    count = int(state["count"][row])
+    sample = state["early"][row]
+    take = min(max(len(sample) - count, 0), len(values))
+    sample[count : count + take] = values[:take]
+    if take and count + take == len(sample) and np.isfinite(sample).any():
+        state["usual"][row] = float(np.nanmedian(sample))
+    return take, float(state["usual"][row])

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import Column, FoldState
+from ._trail import spread
 
 __all__ = ["ROUGH", "TAUGHT", "Floats", "goals", "learn", "mad", "teach"]
 
@@ -16,7 +17,6 @@ ROUGH = 8  # values that give a rough idea of what is usual
 _TEACH = 64  # values that give a good one
 _SAMPLE = 256  # values kept to teach it anew whenever twice as many have come
 _GROUP = 16  # values of a sample about whose median noise is measured: drift is none
-_CONSISTENT = 1.4826
 
 Floats = npt.NDArray[np.float64]
 
@@ -92,4 +92,4 @@ def _flattened(sample: Floats) -> Floats:
 def mad(values: Floats) -> float:
     """Return the median absolute deviation of what is finite, as the sigma of a normal law."""
     known = values[np.isfinite(values)]
-    return _CONSISTENT * float(np.median(np.abs(known - np.median(known)))) if len(known) else 0.0
+    return spread(known) if len(known) else 0.0

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import Severity
+from ..kernels.robust_scale import MAD_TO_SIGMA
 from ..kernels.trail import Field, early, ring, table
 
 __all__ = [
@@ -29,7 +30,6 @@ Floats = npt.NDArray[np.float64]
 
 _GROUPS = 24  # the history in this many medians: few enough to average over slow noise
 _GROUP_POINTS = 5  # fewer values than this have no median worth the name
-_CONSISTENT = 1.4826  # sigma of a normal law over its median absolute deviation
 _CALM = 3  # kTrailPatience of the kernel: values in a row that end an excursion
 
 
@@ -121,7 +121,7 @@ class Trail:
         first = len(values) % each
         blocks = values[first:].reshape(-1, each)
         levels = np.median(blocks, axis=1)
-        noise = _CONSISTENT * float(np.median(np.abs(blocks - levels[:, None])))
+        noise = MAD_TO_SIGMA * float(np.median(np.abs(blocks - levels[:, None])))
         return Groups(levels, steps[first::each], each * width, noise)
 
     @property
@@ -193,7 +193,7 @@ class Trail:
 
 def spread(values: Floats) -> float:
     """Return the median absolute deviation, as the sigma of a normal law."""
-    return _CONSISTENT * float(np.median(np.abs(values - np.median(values))))
+    return MAD_TO_SIGMA * float(np.median(np.abs(values - np.median(values))))
 
 
 def jitter(levels: Floats) -> float:

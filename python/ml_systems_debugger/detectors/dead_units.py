@@ -23,9 +23,9 @@ from ..core import (
     check_fraction,
     detectors,
 )
-from ._layers import LayerDetector
+from ._layers import LayerDetector, early_columns, learn_early
 from ._streaks import Turn
-from ._trail import Floats, evidence
+from ._trail import Floats
 
 __all__ = ["DeadUnitsDetector"]
 
@@ -106,10 +106,7 @@ class DeadUnitsDetector(LayerDetector):
     required_signals = ("activation_zero_fraction",)
     attribution_rules = _RULES
     followed = ("activation_zero_fraction",)
-    columns: ClassVar[dict[str, Column]] = {
-        "early": Column(np.float64, (_EARLY,), np.nan), "usual": Column(np.float64, (), np.nan),
-        "worst": Column(np.float64, (), 0.0),
-    }  # fmt: skip
+    columns: ClassVar[dict[str, Column]] = early_columns(_EARLY)
 
     share: float = 0.9
     certain: float = 0.99
@@ -128,36 +125,23 @@ class DeadUnitsDetector(LayerDetector):
         self, state: FoldState, row: int, key: SeriesKey, values: Floats
     ) -> npt.NDArray[np.bool_]:
         """Return which fractions are dead ones."""
-        count = int(state["count"][row])
-        take = min(max(_EARLY - count, 0), len(values))
-        if take:
-            state["early"][row, count : count + take] = values[:take]
+        taken, usual = learn_early(state, row, values)
         limit = np.full(len(values), self.certain)
-        if count + len(values) >= _EARLY:
-            usual = float(np.nanmedian(state["early"][row]))
-            # Whatever is usual counts from the eighth measurement on, however it was cut.
-            limit[max(_EARLY - count, 0) :] = max(self.share, 0.5 * (1 + usual))
-            state["usual"][row] = usual
+        # Whatever is usual counts from the eighth measurement on, however it was cut.
+        limit[taken:] = max(self.share, 0.5 * (1 + np.nan_to_num(usual)))
         return np.asarray(values >= np.minimum(limit, self.certain), np.bool_)
 
     def opened(self, state: FoldState, row: int, key: SeriesKey, turn: Turn) -> Finding:
         """Return the finding; how bad it became is known at the end."""
-        return Finding(
-            self.failure_mode,
-            Severity.MEDIUM,
+        return self.occurrence(
+            key,
+            turn,
             0.7,
-            turn.first,
-            None,
-            key.layer,
-            key.replica_id,
             f"most units of {key.layer} have been zero since step {turn.first}",
-            evidence(
-                series=str(key), kind="dead", onset_step=turn.first, onset_low=turn.before,
-                onset_high=turn.first, measurements=self.persistence,
-                from_the_start=turn.first <= int(state["started"][row]),
-            ),
-            f"{self.name}:{key}:{turn.first}",
-        )  # fmt: skip
+            {"kind": "dead"},
+            measurements=self.persistence,
+            from_the_start=turn.first <= int(state["started"][row]),
+        )
 
     def weigh(self, state: FoldState, findings: list[Finding]) -> list[Finding]:
         """Judge by where the fraction stands now."""

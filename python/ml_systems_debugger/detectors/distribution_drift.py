@@ -32,6 +32,7 @@ from ..core import (
     check_positive,
     detectors,
 )
+from ..core.arrays import on_host
 from ..kernels import NumberComparison, NumberSample, Thresholds, compare_numbers
 
 __all__ = ["DistributionDriftDetector"]
@@ -290,9 +291,7 @@ def _follows(key: SeriesKey) -> bool:
 
 
 def _floats(array: Any) -> npt.NDArray[np.float64]:
-    if hasattr(array, "detach"):
-        array = array.detach().cpu()
-    return np.asarray(array, np.float64).ravel()
+    return np.asarray(on_host(array), np.float64).ravel()
 
 
 def _independent(values: npt.NDArray[np.float64]) -> float:

@@ -22,7 +22,7 @@ from ..core import (
     check_range,
     detectors,
 )
-from ._layers import LayerDetector
+from ._layers import LayerDetector, early_columns, learn_early
 from ._streaks import Turn
 from ._trail import Floats, evidence
 
@@ -96,10 +96,7 @@ class FeatureCollapseDetector(LayerDetector):
     required_signals = ("activation_std",)
     attribution_rules = _RULES
     followed = ("activation_std",)
-    columns: ClassVar[dict[str, Column]] = {
-        "early": Column(np.float64, (_SAMPLE,), np.nan),
-        "reference": Column(np.float64, (), np.nan),
-    }
+    columns: ClassVar[dict[str, Column]] = early_columns(_SAMPLE)
 
     part: float = 0.05
     persistence: int = 6
@@ -117,36 +114,22 @@ class FeatureCollapseDetector(LayerDetector):
         self, state: FoldState, row: int, key: SeriesKey, values: Floats
     ) -> npt.NDArray[np.bool_]:
         """Return which deviations are collapsed ones."""
-        count = int(state["count"][row])
-        take = min(max(_SAMPLE - count, 0), len(values))
-        if take:
-            state["early"][row, count : count + take] = values[:take]
-            early = state["early"][row]
-            if count + take == _SAMPLE and np.isfinite(early).any():
-                state["reference"][row] = float(np.nanmedian(early))
+        taken, reference = learn_early(state, row, values)
         limit = np.full(len(values), -np.inf)
-        limit[take:] = np.nan_to_num(self.part * state["reference"][row], nan=-np.inf)
+        limit[taken:] = np.nan_to_num(self.part * reference, nan=-np.inf)
         return np.asarray(values < limit, np.bool_)
 
     def opened(self, state: FoldState, row: int, key: SeriesKey, turn: Turn) -> Finding:
         """Return the finding; how far it went is known at the end."""
-        reference = float(state["reference"][row])
-        return Finding(
-            self.failure_mode,
-            Severity.MEDIUM,
+        return self.occurrence(
+            key,
+            turn,
             0.8,
-            turn.first,
-            None,
-            key.layer,
-            key.replica_id,
             f"the features of {key.layer} have hardly differed between inputs since step "
             f"{turn.first}",
-            evidence(
-                series=str(key), reference=reference, onset_step=turn.first,
-                onset_low=turn.before, onset_high=turn.first, measurements=self.persistence,
-            ),
-            f"{self.name}:{key}:{turn.first}",
-        )  # fmt: skip
+            {"reference": float(state["usual"][row])},
+            measurements=self.persistence,
+        )
 
     def weigh(self, state: FoldState, findings: list[Finding]) -> list[Finding]:
         """Judge by where the deviation stands now."""
@@ -154,7 +137,7 @@ class FeatureCollapseDetector(LayerDetector):
         found = []
         for finding in findings:
             row, key = names[str(finding.evidence["series"])]
-            now, reference = float(state["value"][row]), float(state["reference"][row])
+            now, reference = float(state["value"][row]), float(state["usual"][row])
             part = now / reference if reference > 0 else 0.0
             high = finding.end_step is None and part <= self.part / 5
             told = {**finding.evidence, "last": now, "part": part, "layer": key.layer}

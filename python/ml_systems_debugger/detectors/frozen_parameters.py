@@ -24,7 +24,7 @@ from ..core import (
 )
 from ._layers import LayerDetector, Rows
 from ._streaks import Turn
-from ._trail import Floats, evidence
+from ._trail import Floats
 
 __all__ = ["FrozenParametersDetector"]
 
@@ -143,22 +143,15 @@ class FrozenParametersDetector(LayerDetector):
 
     def opened(self, state: FoldState, row: int, key: SeriesKey, turn: Turn) -> Finding:
         """Return the finding; whether others move is known at the end."""
-        return Finding(
-            self.failure_mode,
-            Severity.MEDIUM,
+        return self.occurrence(
+            key,
+            turn,
             0.7,
-            turn.first,
-            None,
-            key.layer,
-            key.replica_id,
             f"the parameters of {key.layer} have not changed since step {turn.first}",
-            evidence(
-                series=str(key), quantity=key.name, onset_step=turn.first,
-                onset_low=turn.before, onset_high=turn.first, measurements=self.persistence,
-                from_the_start=turn.first <= int(state["started"][row]),
-            ),
-            f"{self.name}:{key}:{turn.first}",
-        )  # fmt: skip
+            {"quantity": key.name},
+            measurements=self.persistence,
+            from_the_start=turn.first <= int(state["started"][row]),
+        )
 
     def weigh(self, state: FoldState, findings: list[Finding]) -> list[Finding]:
         """Tell freezing on purpose, and layers that stand still together, from a fault."""

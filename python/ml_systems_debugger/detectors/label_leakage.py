@@ -31,6 +31,7 @@ from ..core import (
     check_fraction,
     detectors,
 )
+from ..core.arrays import on_host
 from ._association import Association, association, shared_rows
 
 __all__ = ["LabelLeakageDetector"]
@@ -263,6 +264,4 @@ def _held_out(key: SeriesKey) -> bool:
 
 
 def _array(values: Any) -> npt.NDArray[Any]:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-    return np.asarray(values)
+    return np.asarray(on_host(values))

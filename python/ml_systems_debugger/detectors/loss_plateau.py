@@ -32,7 +32,7 @@ from ._learning import (
     progress,
 )
 from ._loss_rules import PLATEAU
-from ._trail import Floats, Onset, Trail, Verdict, evidence
+from ._trail import Floats, Onset, Trail, Verdict, evidence, spread
 from ._trail_detector import TrailDetector
 
 __all__ = ["LossPlateauDetector"]
@@ -188,7 +188,7 @@ class LossPlateauDetector(TrailDetector):
         now = float(np.median(late))
         if max(now, start) > _HIGHEST_CHANCE:
             return None
-        noise = 1.4826 * float(np.median(np.abs(late - now)))
+        noise = spread(late)
         constant = bool(np.ptp(half) <= 1e-9 * max(1.0, abs(now)))
         gain = (now - start) / (1.0 - start)
         slack = min(max(_SMALL, 3 * noise), _MUCH)

@@ -3,7 +3,6 @@
 # ruff: noqa: ARG002 - the hooks of `TrailDetector` have the same arguments everywhere
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,9 +22,9 @@ from ..core import (
     check_fraction,
     detectors,
 )
-from ..kernels.trail import Field, settings
 from ._growth import growth_of
 from ._learning import Followed
+from ._memory import GROWING, LEVEL, same_place, total_of
 from ._memory_rules import FRAGMENTED
 from ._trail import Floats, Trail, Verdict, evidence
 from ._trail_detector import TrailDetector
@@ -116,9 +115,9 @@ class MemoryFragmentationDetector(TrailDetector):
     def settings_for(self, key: SeriesKey) -> Floats | None:
         """Gaps; what is reserved, allocated and there at all as witnesses."""
         if key.name.startswith(_IDLE):
-            return _FOLLOWED
+            return GROWING
         known = key.name in self.required_signals or key.name == "memory_total"
-        return _WITNESS if known and key.kind == "scalar" else None
+        return LEVEL if known and key.kind == "scalar" else None
 
     def enough(self, key: SeriesKey) -> int | None:
         """Gaps are judged."""
@@ -134,18 +133,7 @@ class MemoryFragmentationDetector(TrailDetector):
             0.6,
             found.onset,
             f"{key.name} grew from {found.level:.4g} to {found.now:.4g}",
-            evidence(
-                rule="growth",
-                quantity=key.name,
-                slope=found.slope,
-                slope_low=found.low,
-                slope_high=found.high,
-                baseline=found.level,
-                last=found.now,
-                rise=found.rise,
-                noise=found.noise,
-                persistence_steps=found.values,
-            ),
+            found.evidence(key.name),
         )
 
     def weigh(
@@ -153,21 +141,17 @@ class MemoryFragmentationDetector(TrailDetector):
     ) -> Verdict | None:
         """Set the gap against what is reserved, allocated and there."""
         peaks = key.name.endswith("peaks")
-        if not peaks and any(_beside(key, other, f"{_IDLE}, peaks") for other, _ in followed):
+        here = {other.name: trail for other, trail in followed if same_place(key, other)}
+        if not peaks and f"{_IDLE}, peaks" in here:
             return None
-        names = _PAIRS[1] if peaks else _PAIRS[0]
-        reserved, allocated = (
-            next(trail for other, trail in followed if _beside(key, other, name)) for name in names
-        )
+        reserved, allocated = (here[name] for name in _PAIRS[1 if peaks else 0])
         facts, held = verdict.evidence, reserved.now
         share = facts["last"] / held if held > 0 else 0.0
         if share < self.share or facts["rise"] < self.growth * held:
             return None
         used = growth_of(allocated)
         leak = used is not None and used.slope >= facts["slope"]
-        total = next(
-            (t[Field.MAX] for k, t in followed if _beside(key, k, "memory_total") and t.count), None
-        )
+        total = total_of(key, followed, "memory_total", {})
         of_total = None if not total else held / total
         high = share >= 2 * self.share and not leak and (of_total is None or of_total >= 0.9)
         severity = Severity.LOW if leak else Severity.HIGH if high else Severity.MEDIUM
@@ -201,16 +185,3 @@ def _gap(reserved: Series, allocated: Series) -> Series:
         return Series(key, reserved.steps, reserved.values - allocated.values)
     steps, mine, theirs = np.intersect1d(reserved.steps, allocated.steps, return_indices=True)
     return Series(key, steps, reserved.values[mine] - allocated.values[theirs])
-
-
-def _beside(key: SeriesKey, other: SeriesKey, name: str) -> bool:
-    """Return whether `other` is the series `name` of the same place; a total may be the run's."""
-    if other.name != name or (other.run, other.segment) != (key.run, key.segment):
-        return False
-    return other.replica_id == key.replica_id or (
-        name == "memory_total" and other.replica_id is None
-    )
-
-
-_FOLLOWED = settings(floor=math.inf, always=True)
-_WITNESS = settings(floor=math.inf, rise=math.inf)

@@ -19,9 +19,10 @@ from ..core import (
     check_positive,
     detectors,
 )
-from ..kernels.trail import Field, settings
+from ..kernels.trail import Field
 from ._growth import Growth, growth_of
 from ._learning import Followed
+from ._memory import GROWING, LEVEL, same_place, total_of
 from ._memory_rules import OUT_OF_MEMORY
 from ._trail import Floats, Onset, Trail, Verdict, evidence
 from ._trail_detector import TrailDetector
@@ -113,8 +114,8 @@ class OomPrecursorDetector(TrailDetector):
         if key.kind is not SeriesKind.SCALAR:
             return None
         if key.name in (*_USED, *_HOST):
-            return _FOLLOWED
-        return _WITNESS if key.name in ("memory_total", "host_memory_total", _FAILED) else None
+            return GROWING
+        return LEVEL if key.name in ("memory_total", "host_memory_total", _FAILED) else None
 
     def enough(self, key: SeriesKey) -> int | None:
         """Memory in use is judged; a failed allocation at once."""
@@ -139,18 +140,7 @@ class OomPrecursorDetector(TrailDetector):
             found.onset,
             f"{key.name} grew from {found.level:.4g} to {found.now:.4g}, by {found.slope:.3g} a "
             "step",
-            evidence(
-                rule="growth",
-                quantity=key.name,
-                slope=found.slope,
-                slope_low=found.low,
-                slope_high=found.high,
-                baseline=found.level,
-                last=found.now,
-                rise=found.rise,
-                noise=found.noise,
-                persistence_steps=found.values,
-            ),
+            found.evidence(key.name),
         )
 
     def weigh(
@@ -163,7 +153,7 @@ class OomPrecursorDetector(TrailDetector):
             return None
         if key.name == "max_memory_allocated" and _has(followed, key, _USED[:1]):
             return None
-        total = _total(key, followed, context)
+        total = total_of(key, followed, _TOTALS.get(key.name, "memory_total"), context)
         trail = next(trail for other, trail in followed if other == key)
         highest = trail[Field.MAX]
         if total is None or highest > _FULL * total:
@@ -217,29 +207,5 @@ def _failed(trail: Trail) -> Verdict:
     )  # fmt: skip
 
 
-def _same_place(one: SeriesKey, other: SeriesKey) -> bool:
-    return one._replace(name="", split=None) == other._replace(name="", split=None)
-
-
 def _has(followed: Iterable[Followed], key: SeriesKey, names: Sequence[str]) -> bool:
-    return any(other.name in names and _same_place(key, other) for other, _ in followed)
-
-
-def _total(key: SeriesKey, followed: Iterable[Followed], context: Context) -> float | None:
-    """Return the memory that there is: of the replica, of the run, or as the context says."""
-    name = _TOTALS.get(key.name, "memory_total")
-    found: dict[bool, float] = {}
-    for other, trail in followed:
-        if other.name == name and other.run == key.run and other.segment == key.segment:
-            mine = _same_place(key, other)
-            if trail.count and (mine or other.replica_id is None):
-                found[mine] = trail[Field.MAX]
-    told = context.get(name)
-    if not found and isinstance(told, (int, float)) and not isinstance(told, bool):
-        found[False] = float(told)
-    total = found.get(True, found.get(False))
-    return total if total is not None and total > 0 and math.isfinite(total) else None
-
-
-_FOLLOWED = settings(floor=math.inf, always=True)
-_WITNESS = settings(floor=math.inf, rise=math.inf)
+    return any(other.name in names and same_place(key, other) for other, _ in followed)

@@ -123,21 +123,9 @@ class PrecisionLossDetector(LayerDetector):
 
     def opened(self, state: FoldState, row: int, key: SeriesKey, turn: Turn) -> Finding:
         """Return the finding of one layer; whether it stands is known at the end."""
-        return Finding(
-            self.failure_mode,
-            Severity.MEDIUM,
-            0.6,
-            turn.first,
-            None,
-            key.layer,
-            key.replica_id,
-            f"updates of {key.layer} have been lost since step {turn.first}",
-            evidence(
-                series=str(key), onset_step=turn.first, onset_low=turn.before,
-                onset_high=turn.first,
-            ),
-            f"{self.name}:{key}:{turn.first}",
-        )  # fmt: skip
+        return self.occurrence(
+            key, turn, 0.6, f"updates of {key.layer} have been lost since step {turn.first}"
+        )
 
     def weigh(self, state: FoldState, findings: list[Finding]) -> list[Finding]:
         """Return one finding where most layers stand still though they should move."""

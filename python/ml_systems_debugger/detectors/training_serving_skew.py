@@ -32,6 +32,7 @@ from ..core import (
     check_positive,
     detectors,
 )
+from ..core.arrays import on_host
 from ..kernels import (
     NumberComparison,
     NumberSample,
@@ -300,10 +301,8 @@ def _side_of(key: SeriesKey) -> SeriesKey | None:
 
 
 def _floats(values: Any, feature: object) -> npt.NDArray[np.float64]:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
     try:
-        return np.asarray(values, dtype=np.float64).ravel()
+        return np.asarray(on_host(values), dtype=np.float64).ravel()
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"feature {feature!r} holds no numbers: {error}") from error
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import BaseSignalExtractor, Series, SeriesKind, Signal, SignalSet, extractors
+from ..core.arrays import on_host
 from ..kernels import js_divergence, kl_divergence, psi
 
 __all__ = ["DistributionSignalExtractor"]
@@ -119,9 +120,7 @@ def _shares(x: Floats, edges: Floats) -> Floats:
 
 
 def _finite(sample: Any) -> Floats:
-    if hasattr(sample, "detach"):
-        sample = sample.detach().cpu()
-    values = np.asarray(sample, np.float64).ravel()
+    values = np.asarray(on_host(sample), np.float64).ravel()
     return np.asarray(values[np.isfinite(values)])
 
 
