@@ -8,9 +8,6 @@ import mmap
 import os
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from ..core import UnsupportedFormatError
 from ._source import Source
 
@@ -26,6 +23,8 @@ class DirectSource(Source):
     For files that are looked at once and are larger than memory: the page cache keeps what it
     held. Direct reads want aligned places, so each source has a buffer that is.
     """
+
+    in_pieces = False
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(path, name)
@@ -45,16 +44,6 @@ class DirectSource(Source):
         if os.fstat(self._direct).st_ino != self.identity[1]:
             self.close()
             self._changed(0)
-
-    def measured(
-        self,
-        offset: int,  # noqa: ARG002 - the contract's
-        span: npt.NDArray[np.void],  # noqa: ARG002
-        buffer: bytearray,  # noqa: ARG002
-        row: npt.NDArray[np.void],  # noqa: ARG002
-    ) -> bool:
-        """Return False: its bytes come another way."""
-        return False
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill `out` from `offset`."""
@@ -90,19 +79,11 @@ class MappedSource(Source):
     writes.
     """
 
+    in_pieces = False
+
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(path, name)
         self._map = mmap.mmap(self._fd, 0, prot=mmap.PROT_READ) if self.size else None
-
-    def measured(
-        self,
-        offset: int,  # noqa: ARG002 - the contract's
-        span: npt.NDArray[np.void],  # noqa: ARG002
-        buffer: bytearray,  # noqa: ARG002
-        row: npt.NDArray[np.void],  # noqa: ARG002
-    ) -> bool:
-        """Return False: its bytes come another way."""
-        return False
 
     def view(self, offset: int, count: int) -> memoryview | None:
         """Return those bytes in place."""

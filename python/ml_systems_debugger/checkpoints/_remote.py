@@ -7,9 +7,6 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ._place import without_secrets
 from ._source import STRETCH, Source
 from ._store import Store
@@ -100,6 +97,8 @@ class RemoteSource(Source):
     `expect` is fetched in one request.
     """
 
+    in_pieces = False
+
     def __init__(self, path: RemotePath, *, fresh: bool = False) -> None:
         # Not Source's own constructor: there is no descriptor here.
         self.name = str(path)
@@ -110,16 +109,6 @@ class RemoteSource(Source):
         self._expected = (0, 0)
         self._next = -1
         self._ahead = 0
-
-    def measured(
-        self,
-        offset: int,  # noqa: ARG002 - the contract's
-        span: npt.NDArray[np.void],  # noqa: ARG002
-        buffer: bytearray,  # noqa: ARG002
-        row: npt.NDArray[np.void],  # noqa: ARG002
-    ) -> bool:
-        """Return False: its bytes come another way."""
-        return False
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill `out` from `offset`."""

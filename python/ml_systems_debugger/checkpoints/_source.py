@@ -9,7 +9,7 @@ import threading
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,9 @@ class Source:
     name : str
         For messages.
     """
+
+    in_pieces: ClassVar[bool] = True
+    """Whether its bytes come from a descriptor, where `measured` may read them piece by piece."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = shown(name)
@@ -104,6 +107,8 @@ class Source:
         ChangedError
             Where the file ends before it.
         """
+        if not self.in_pieces:
+            return False
         code = measure_file(self._fd, offset, span, buffer, row)
         if code < 0:
             raise OSError(-code, os.strerror(-code), self.name)

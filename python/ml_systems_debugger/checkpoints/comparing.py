@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from math import nan, sqrt
 
 import numpy as np
@@ -104,17 +105,7 @@ def diff(
         tuple(unread),
     )
     findings = tuple(sorted(judge_changes(result, of_a), key=lambda f: -f.severity.rank))
-    return CheckpointDiff(
-        without_secrets(a),
-        without_secrets(b),
-        tuple(changes),
-        missing,
-        added,
-        reshaped,
-        retyped,
-        findings,
-        tuple(unread),
-    )
+    return replace(result, findings=findings)
 
 
 def _rank(relative: float) -> float:
