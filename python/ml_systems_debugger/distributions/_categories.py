@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,9 @@ from ..core import SchemaError
 from ..kernels import (
     Thresholds,
     homogeneity,
-    js_divergence,
     two_proportions_p_value,
 )
+from ..kernels.significance import js_distance
 from ._columns import Array
 
 __all__ = ["CategoryComparison", "CategoryFeature", "compare_categories"]
@@ -111,7 +110,7 @@ def compare_categories(
     statistic = 0.0
     if p.sum() and q.sum():
         statistic, _, p_all = homogeneity(p, q)
-        effect = _distance(p, q)
+        effect = js_distance(p, q)
         one = np.count_nonzero(q) == 1 < np.count_nonzero(p)
         kind = "constant" if one else "shape"
         looks.append((kind, p_all, effect, effect >= thresholds.effect, _moved(words, p, q)))
@@ -139,14 +138,6 @@ def _unseen(
     top = sorted(unseen.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
     details = {"categories": [word for word, _ in top], "share": share}
     return "new_category", p, effect, effect >= min(thresholds.share, 0.01), details
-
-
-def _distance(p: Any, q: Any) -> float:
-    n, m = float(p.sum()), float(q.sum())
-    used = int(np.count_nonzero(p + q))
-    noise = (1 / n + 1 / m) / (8 * math.log(2))
-    level = (used - 1 + 2 * math.sqrt(2 * max(used - 1, 0))) * noise
-    return math.sqrt(max(js_divergence(p, q, base=2) - level, 0.0))
 
 
 def _moved(words: list[str], p: Any, q: Any) -> dict[str, Any]:

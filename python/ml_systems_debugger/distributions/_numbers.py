@@ -77,9 +77,15 @@ class NumberFeature:
             finite, self.count, self.missing, self.infinite, counts, self.stands_for
         )
 
-    def facts(self) -> dict[str, float]:
-        """Return what is worth showing: exact where it can be."""
-        found = self.side().facts()
+    def facts(self, of_sample: dict[str, float] | None = None) -> dict[str, float]:
+        """Return what is worth showing: exact where it can be.
+
+        Parameters
+        ----------
+        of_sample : dict, optional
+            What ``side().facts()`` is, where a comparison has found it already.
+        """
+        found = self.side().facts() if of_sample is None else dict(of_sample)
         finite = self.count - self.missing - self.infinite
         if finite:
             found |= {

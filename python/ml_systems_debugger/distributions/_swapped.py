@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import Severity
-from ..kernels import wasserstein
+from ..kernels.robust_scale import clipped_distance, robust_scale
 from ._numbers import NumberFeature
 from .profile import Profile
 from .report import FeatureComparison
@@ -75,9 +75,5 @@ def _thin(profile: Profile, name: str) -> npt.NDArray[np.float64]:
 
 
 def _near(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], effect: float) -> bool:
-    low, high = np.quantile(x, (0.25, 0.75))
-    scale = float(high - low) / 1.349 or float(np.std(x))
-    if scale == 0.0:
-        return False
-    middle = float(np.median(x))
-    return bool(wasserstein(*(np.clip((v - middle) / scale, -20, 20) for v in (x, y))) < effect)
+    scale = robust_scale(x)
+    return scale != 0.0 and clipped_distance(x, y, scale) < effect

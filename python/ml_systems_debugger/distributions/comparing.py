@@ -8,7 +8,6 @@ from typing import Any
 
 from ..core import Severity, check_count, check_fraction, check_positive
 from ..kernels import (
-    NumberSample,
     Thresholds,
     benjamini_hochberg,
     compare_numbers,
@@ -94,7 +93,7 @@ def compare_distributions(
     short: list[str] = []
     for name in shared:
         fewest = min(a.features[name].count, b.features[name].count)
-        same = a.features[name].kind == b.features[name].kind
+        same = _retyped(a.features[name], b.features[name]) is None
         (judged if fewest >= min_rows and same else short).append(name)
     with ThreadPoolExecutor(get_num_threads()) as pool:
         found = list(
@@ -122,32 +121,34 @@ def compare_distributions(
 
 def _compare(a: Feature, b: Feature, limits: Thresholds) -> Any:
     if isinstance(a, NumberFeature) and isinstance(b, NumberFeature):
-        return compare_numbers(_side(a), _side(b), limits)
+        return compare_numbers(a.side(), b.side(), limits)
     if isinstance(a, CategoryFeature) and isinstance(b, CategoryFeature):
         return compare_categories(a, b, limits)
     assert isinstance(a, VectorFeature)  # noqa: S101 - kinds are equal here
     assert isinstance(b, VectorFeature)  # noqa: S101
-    if a.width == b.width:
-        return compare_vectors(a, b, limits)
-    return compare_vectors(a, a, limits)
+    return compare_vectors(a, b, limits)
 
 
-def _side(feature: NumberFeature) -> NumberSample:
-    return feature.side()
+def _retyped(a: Feature, b: Feature) -> dict[str, Any] | None:
+    """Return what makes two features no features of one type; None where nothing does."""
+    if a.kind != b.kind:
+        return {"was": a.kind, "is": b.kind}
+    if isinstance(a, VectorFeature) and isinstance(b, VectorFeature) and a.width != b.width:
+        return {"reference_width": a.width, "serving_width": b.width}
+    return None
 
 
 def _verdict(
     name: str, a: Feature, b: Feature, found: Any, sure: bool, high_effect: float
 ) -> FeatureComparison:
-    if isinstance(a, VectorFeature) and isinstance(b, VectorFeature) and a.width != b.width:
-        return FeatureComparison(
-            name, a.kind, True, "retyped", Severity.HIGH, 1.0, 0.0, 0.0, a.facts(), b.facts(),
-            {"reference_width": a.width, "serving_width": b.width},
-        )  # fmt: skip
     severity = _severity(found, high_effect) if sure else None
+    if isinstance(a, NumberFeature) and isinstance(b, NumberFeature):
+        sides = (a.facts(found.reference), b.facts(found.serving))
+    else:
+        sides = (a.facts(), b.facts())
     return FeatureComparison(
         name, a.kind, sure, found.kind if sure else "none", severity, found.effect,
-        found.p_value, found.statistic, a.facts(), b.facts(), found.details if sure else {},
+        found.p_value, found.statistic, *sides, found.details if sure else {},
     )  # fmt: skip
 
 
@@ -161,10 +162,11 @@ def _severity(found: Any, high_effect: float) -> Severity:
 
 
 def _unjudged(name: str, a: Feature, b: Feature, min_rows: int) -> FeatureComparison:
-    if a.kind != b.kind and min(a.count, b.count) >= min_rows:
+    retyped = _retyped(a, b)
+    if retyped and min(a.count, b.count) >= min_rows:
         return FeatureComparison(
             name, a.kind, True, "retyped", Severity.HIGH, 1.0, 0.0, 0.0, a.facts(), b.facts(),
-            {"was": a.kind, "is": b.kind},
+            retyped,
         )  # fmt: skip
     return FeatureComparison(
         name, a.kind, False, "insufficient_data", reference=a.facts(), serving=b.facts()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .divergence import wasserstein
+from .robust_scale import clipped_distance, robust_scale
 
 __all__ = ["NewValue", "kind_of", "new_value", "rounded_to"]
 
@@ -50,8 +50,7 @@ def kind_of(r: Floats, s: Floats, scale: float) -> tuple[str, dict[str, float]]:
         steady = bool(np.abs(ratio / factor - 1).max() < 0.15) if factor else False
         if steady and (factor > 1.8 or factor < 0.55):
             return "unit_change", {"factor": factor}
-    low, high = np.quantile(s, (0.25, 0.75))
-    spread = float(high - low) / 1.349 or float(np.std(s))
+    spread = robust_scale(s)
     widths = spread / scale
     moved = (middles[1] - middles[0]) / scale
     if not 0.75 < widths < 1.33:
@@ -134,9 +133,7 @@ def _share_of(x: Floats, values: Floats) -> Floats:
 
 
 def _apart(a: Floats, b: Floats, scale: float) -> float:
-    unit = scale or 1.0
-    middle = float(np.median(a))
-    return float(wasserstein(*(np.clip((x - middle) / unit, -20.0, 20.0) for x in (a, b))))
+    return clipped_distance(a, b, scale or 1.0)
 
 
 def _explained(left: float, apart: float, n: int, m: int) -> bool:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import erfc, exp, lgamma, log, pi, sqrt
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import ConfigurationError
 from ._series import floats
+from .divergence import js_divergence
 
 __all__ = [
     "benjamini_hochberg",
     "chi_square_p_value",
     "homogeneity",
+    "js_distance",
     "two_proportions_p_value",
 ]
 
@@ -110,6 +113,21 @@ def homogeneity(p: npt.ArrayLike, q: npt.ArrayLike) -> tuple[float, int, float]:
     pooled = (a + b) / (n + m)
     statistic = float((((a / n - b / m) ** 2) / pooled).sum() / (1 / n + 1 / m))
     return statistic, len(a) - 1, chi_square_p_value(statistic, len(a) - 1)
+
+
+def js_distance(p: npt.NDArray[Any], q: npt.NDArray[Any]) -> float:
+    """Return the Jensen-Shannon distance (base 2) of counts [cells] beyond what chance explains.
+
+    That is, of the divergence less its null mean and two null deviations; 0
+    where a side is empty.
+    """
+    n, m = float(p.sum()), float(q.sum())
+    if not n or not m:
+        return 0.0
+    used = int(np.count_nonzero(p + q))
+    noise = (1 / n + 1 / m) / (8 * log(2))
+    level = (used - 1 + 2 * sqrt(2 * max(used - 1, 0))) * noise
+    return sqrt(max(js_divergence(p, q, base=2) - level, 0.0))
 
 
 def benjamini_hochberg(p_values: Sequence[float], q: float) -> list[bool]:

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ._change_kinds import kind_of, new_value, rounded_to
-from .divergence import js_divergence, ks_p_value, ks_statistic, wasserstein
-from .significance import homogeneity, two_proportions_p_value
+from .divergence import ks_p_value, ks_statistic
+from .robust_scale import clipped_distance, robust_scale
+from .significance import homogeneity, js_distance, two_proportions_p_value
 
 __all__ = ["NumberComparison", "NumberSample", "Thresholds", "compare_numbers"]
 
 Floats = npt.NDArray[np.float64]
 
-_FAR = 20.0  # robust scales beyond which a value counts as this far: one outlier is no skew
 _CERTAIN = 1e-300  # of what cannot happen by chance
 
 
@@ -191,13 +191,13 @@ def _looks(r: NumberSample, s: NumberSample, limits: Thresholds) -> Iterator[_Lo
         p = two_proportions_p_value(a, r.count, b, s.count)
         yield _Look(kind, p, change, change >= least)
     if len(r.values) and len(s.values):
-        yield _distribution(r, s, limits)
-        yield from _structure(r.values, s.values, limits)
+        scale = robust_scale(r.values)
+        yield _distribution(r, s, scale, limits)
+        yield from _structure(r.values, s.values, scale, limits)
 
 
-def _distribution(r: NumberSample, s: NumberSample, limits: Thresholds) -> _Look:
+def _distribution(r: NumberSample, s: NumberSample, scale: float, limits: Thresholds) -> _Look:
     """Look at the finite values as a whole."""
-    scale = _scale(r.values)
     # Order statistics know the distribution function to half of their spacing.
     blur = sum(0.5 / len(x.values) for x in (r, s) if x.size > len(x.values))
     distance = max(ks_statistic(r.values, s.values) - blur, 0.0)
@@ -205,7 +205,7 @@ def _distribution(r: NumberSample, s: NumberSample, limits: Thresholds) -> _Look
     apart = 0.0
     if r.counts is not None and s.counts is not None and len(r.counts) > 1:
         p = min(1.0, 2 * min(p, homogeneity(r.counts, s.counts)[2]))
-        apart = _js_distance(r.counts, s.counts)
+        apart = js_distance(r.counts, s.counts)
     effect = _effect(r.values, s.values, scale)
     kind, details = kind_of(r.values, s.values, scale)
     if apart >= limits.effect > effect:
@@ -213,9 +213,8 @@ def _distribution(r: NumberSample, s: NumberSample, limits: Thresholds) -> _Look
     return _Look(kind, p, max(effect, apart), max(effect, apart) >= limits.effect, details)
 
 
-def _structure(r: Floats, s: Floats, limits: Thresholds) -> Iterator[_Look]:
+def _structure(r: Floats, s: Floats, scale: float, limits: Thresholds) -> Iterator[_Look]:
     """Look for what a broken pipeline leaves: one value in place of many, a grid."""
-    scale = _scale(r)
     value = new_value(r, s, scale)
     if value is not None:
         p = two_proportions_p_value(
@@ -234,28 +233,7 @@ def _structure(r: Floats, s: Floats, limits: Thresholds) -> Iterator[_Look]:
         yield _Look("rounding", max(p, _CERTAIN), effect, effect >= 0.01, {"step": step})
 
 
-def _scale(x: Floats) -> float:
-    """Return IQR / 1.349 of ascending values; their deviation where half of them are one value."""
-    low, high = np.quantile(x, (0.25, 0.75))
-    if high > low:
-        return float(high - low) / 1.349
-    return float(np.std(x))
-
-
 def _effect(r: Floats, s: Floats, scale: float) -> float:
     if scale == 0.0:  # the reference is one value: any other is infinitely far, in its terms
         return 0.0 if r[0] == s[0] and r[0] == s[-1] else math.inf
-    middle = float(np.median(r))
-    near = (np.clip((x - middle) / scale, -_FAR, _FAR) for x in (r, s))
-    return float(wasserstein(*near))
-
-
-def _js_distance(p: npt.NDArray[np.uint64], q: npt.NDArray[np.uint64]) -> float:
-    """Return the Jensen-Shannon distance less its null mean and two null deviations."""
-    n, m = float(p.sum()), float(q.sum())
-    if not n or not m:
-        return 0.0
-    used = int(np.count_nonzero(p + q))
-    noise = (1 / n + 1 / m) / (8 * math.log(2))
-    level = (used - 1 + 2 * math.sqrt(2 * max(used - 1, 0))) * noise
-    return math.sqrt(max(js_divergence(p, q, base=2) - level, 0.0))
+    return clipped_distance(r, s, scale)
