@@ -87,6 +87,7 @@ def test_a_killed_process_leaves_whole_steps(tmp_path: Path, seed: int) -> None:
     last = int(seen.read_text() or 0)
     run = open_source(path)
     assert run.unread == ()
+    assert set(run.names) == {"loss", "lr", "grad_norm"}
     loss = next(iter(run.select("loss")))
     assert loss.steps[-1] >= last
     assert loss.values.tolist() == loss.steps.tolist()
@@ -141,3 +142,16 @@ def test_a_full_disk_is_said_once_and_training_goes_on(
         monitor.observe(0, loss=1.0)
     assert monitor.observe(1, loss=1.0) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_series_that_have_no_room_are_said_once(tmp_path: Path) -> None:
+    monitor = Monitor(action="none", recorder=str(tmp_path / "run.ring"))
+    monitor.observe(0, loss=1.0)
+    many = {f"m{k}": 1.0 for k in range(100)}
+    with pytest.warns(MonitorWarning, match="the flight recorder is full: 37 series have no room"):
+        monitor.observe(1, loss=1.0, **many)
+    monitor.observe(2, loss=1.0, **many)
+    run = open_source(tmp_path / "run.ring")
+    assert next(iter(run.select("loss"))).steps.tolist() == [0, 1, 2]
+    assert next(iter(run.select("m62"))).steps.tolist() == [1, 2]
+    assert len(run.series) == 64

@@ -92,6 +92,13 @@ class StepBuffer:
         """Whether no further step fits."""
         return len(self.steps) >= self.capacity
 
+    def resize(self, steps: int) -> None:
+        """Hold another number of steps from now on; it is empty."""
+        self.capacity = steps
+        for group in self._groups.values():
+            group.values = np.empty((steps, group.values.shape[1]))
+            group.there = np.zeros((steps, group.there.shape[1]), np.bool_)
+
     def begin(self, step: int) -> None:
         """Begin a step; what is put from now on belongs to it."""
         self.steps.append(step)

@@ -29,7 +29,7 @@ class TorchModel:
         self._skip = skip_nonfinite
         self._gradients, self._moved = Gradients(), Parameters()
         self._measured = False
-        self._looks = 0
+        self._looks = self._chances = 0
         self._skipped = 0.0
         self._handles = []
         if optimizer is not None:
@@ -45,9 +45,13 @@ class TorchModel:
         monitor.cost += time.perf_counter() - began
 
     def _measure(self) -> None:
+        self._chances += 1
+        self._skipped = 0.0
+        if not self._monitor.due(self._chances - 1):
+            self._measured = False
+            return
         bad = self._gradients.read(self._names, self._parameters, "grad")
         self._measured = True
-        self._skipped = 0.0
         if bad and self._skip:
             self._skipped = 1.0
             for parameter in self._parameters:
@@ -61,9 +65,9 @@ class TorchModel:
         if not self._gradients.any:
             return False
         self._gradients.put(buffer, key)
-        if self._looks % self._monitor._update_every == 0:
+        if self._chances > self._looks:
             self._moved.measure(buffer, key, self._names, self._parameters)
-        self._looks += 1
+            self._looks = self._chances + self._monitor.budget.update_every - 1
         return self._gradients.bad
 
     @property

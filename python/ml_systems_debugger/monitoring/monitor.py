@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,14 @@ from ..core import (
     SignalSet,
     canonical,
     check_count,
+    check_range,
     failure_mode,
 )
-from ..core.ring_file import RingFile
 from ..debugger import MLSystemsDebugger
+from ._budget import Budget
 from ._judges import Judges, MonitorWarning
 from ._measures import Gradients, Parameters, arrays_of
+from ._recorder import Recorder
 from ._steps import StepBuffer
 from ._watch import Watch
 from .actions import Actions, FaultFound
@@ -70,6 +73,11 @@ class Monitor:
         brings one at once.
     update_every : int
         Steps between two measurements of how far the parameters moved.
+    overhead : float, optional
+        Part of the time of training that watching may take, as 0.01. Where it takes
+        more, movements and then gradients are measured less often, at last judged
+        less often (`budget` says how often, and so does the report); the loss always
+        is at every step, and gradients too while it stands out or is not finite.
     on_finding : callable, optional
         Gets every new `Finding`.
     action : str
@@ -115,6 +123,7 @@ class Monitor:
         config: Configuration | Mapping[str, Any] | str | None = None,
         every: int = 16,
         update_every: int = 10,
+        overhead: float | None = None,
         on_finding: Callable[[Finding], None] | None = None,
         action: str = "warn",
         at_least: Severity | str = Severity.HIGH,
@@ -128,6 +137,8 @@ class Monitor:
         strict: bool = False,
     ) -> None:
         check_count(1, every=every, update_every=update_every)
+        if overhead is not None:
+            check_range("overhead", overhead, 0.0, 1.0, open_low=True)
         self.config = Configuration.of(config)
         self.context = {**self.config.context, **(context or {})}
         self._debugger = MLSystemsDebugger(detectors, config=self.config)
@@ -135,15 +146,16 @@ class Monitor:
         self._actions = Actions(action, Severity(at_least), on_finding, save)
         self._strict = strict
         self._replica = replica_id
-        self._every, self._update_every = every, update_every
+        self.budget = Budget(overhead, every, update_every, skip_nonfinite)
+        """What is measured how often, and what that costs."""
         self._buffer = StepBuffer(every)
+        self._close_look = False
+        self._chances = 0
         self._names: dict[str, SeriesKey] = {}
         self._last_step: int | None = None
         self._segment = 0
         self._notes: dict[str, str] = {}
-        self._ring: RingFile | None = None
-        self._ring_path, self._slots = recorder, slots
-        self._ring_names = 0
+        self._recorder = None if recorder is None else Recorder(recorder, slots)
         self._watch = Watch()
         self._gradients = Gradients()
         self._parameters = Parameters()
@@ -202,7 +214,11 @@ class Monitor:
         except Exception as error:  # noqa: BLE001 - training is not to end for this
             found = []
             self._failed("observing a step", error)
-        self.cost += time.perf_counter() - began
+        now = time.perf_counter()
+        self.cost += now - began
+        if self.budget.step(self.cost, now) and self.budget.every != self._buffer.capacity:
+            found += self._judged()
+            self._buffer.resize(self.budget.every)
         return found
 
     def step(
@@ -260,7 +276,8 @@ class Monitor:
             )
             for name, reason in {**self._judges.failed, **self._notes}.items()
         ]  # fmt: skip
-        return self._debugger.conclude(results, self.context)
+        made = self._debugger.conclude(results, self.context)
+        return replace(made, metadata={**made.metadata, "monitoring": self.budget.to_dict()})
 
     def state_dict(self) -> dict[str, Any]:
         """Return JSON terms of all that is remembered, to go into the training checkpoint."""
@@ -290,9 +307,9 @@ class Monitor:
             self._model.detach()
         if self._tracer is not None:
             self._tracer.detach()
-        if self._ring is not None:
-            self._ring.close()
-            self._ring = None
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None
         return found
 
     def __enter__(self) -> Monitor:
@@ -314,8 +331,7 @@ class Monitor:
             found = self._judged()  # a restart: what came before is closed
             self._segment += 1
             self._names.clear()
-            self._buffer = StepBuffer(self._every)
-            self._ring_names = 0
+            self._buffer = StepBuffer(self.budget.every)
         self._last_step = step
         buffer = self._buffer
         buffer.begin(step)
@@ -326,17 +342,24 @@ class Monitor:
             if value is not None:
                 bad |= self._put(name, value)
         if gradients is not None:
-            bad |= self._gradients.read(*arrays_of(gradients))
-            self._gradients.put(buffer, self._key)
+            self._chances += 1
+            if self.due(self._chances - 1):
+                bad |= self._gradients.read(*arrays_of(gradients))
+                self._gradients.put(buffer, self._key)
         elif self._model is not None:
             bad |= self._model.put(buffer, self._key)
-        if parameters is not None and step % self._update_every == 0:
+        if parameters is not None and step % self.budget.update_every == 0:
             self._parameters.measure(buffer, self._key, *arrays_of(parameters))
         self._record(step)
         alert = self._watch.alert(buffer)
+        self._close_look = alert or bad
         if bad or buffer.full or (alert and len(buffer.steps) % _ALERT_STEPS == 0):
             found += self._judged()
         return found
+
+    def due(self, chances: int) -> bool:
+        """Return whether gradients are to be measured at the `chances`-th step that has some."""
+        return self._close_look or self.budget.due(chances)
 
     def _put(self, name: str, value: Any) -> bool:
         number = float(value.detach() if hasattr(value, "detach") else value)
@@ -364,36 +387,26 @@ class Monitor:
         return found
 
     def _record(self, step: int) -> None:
-        if self._ring_path is None:
+        if self._recorder is None:
             return
         try:
-            if self._ring is None:
-                most = max(64, 2 * len(self._buffer.keys))
-                self._ring = RingFile(self._ring_path, self._slots, most)
-            keys = self._buffer.keys[: self._ring.columns]
-            if len(keys) > self._ring_names:
-                self._ring.names(keys)
-                self._ring_names = len(keys)
-            columns, values = self._buffer.last()
-            use = columns < len(keys)
-            self._ring.write(step, columns[use], values[use])
+            if left_out := self._recorder.write(step, self._buffer):
+                self._note("the flight recorder", "is full", f"{left_out} series have no room")
         except Exception as error:  # noqa: BLE001 - likewise
-            self._ring_path = None
+            self._recorder = None
             self._failed("the flight recorder", error)
 
     def _failed(self, what: str, error: Exception) -> None:
         """Say once what did not work; it counts as a check that did not run."""
         if self._strict:
             raise error
+        self._note(what, "failed and is left out", f"{type(error).__name__}: {error}")
+
+    def _note(self, what: str, happened: str, why: str) -> None:
         if what not in self._notes:
-            self._notes[what] = f"{type(error).__name__}: {error}"
-            warnings.warn(f"{what} failed and is left out: {self._notes[what]}", MonitorWarning,
-                          stacklevel=4)  # fmt: skip
+            self._notes[what] = why
+            warnings.warn(f"{what} {happened}: {why}", MonitorWarning, stacklevel=5)
 
     def signals(self) -> SignalSet:
         """Return what the ring file holds, where there is one: the last steps."""
-        from ..core.ring_file import read_ring
-
-        if self._ring is None:
-            return SignalSet()
-        return read_ring(self._ring.path.read_bytes(), str(self._ring.path))
+        return SignalSet() if self._recorder is None else self._recorder.signals()
