@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core import reporters
+from ..core.files import written_whole
 from ..core.verdict import Verdict
 
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_USAGE, EXIT_INCOMPLETE = 0, 1, 2, 3
@@ -109,27 +108,6 @@ def _to_file(parts: Iterable[str], target: Path) -> None:
             out.writelines(parts)
             out.write("\n")
         return
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.resolve().parent, prefix=f".{target.name}.",
-            delete=False,
-        ) as out:  # fmt: skip
-            temporary = Path(out.name)
-            out.writelines(parts)
-            out.write("\n")
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    except BaseException:  # an interrupt too: nothing half written is left behind
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with written_whole(target) as aside, aside.open("w", encoding="utf-8") as out:
+        out.writelines(parts)
+        out.write("\n")

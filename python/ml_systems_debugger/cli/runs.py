@@ -8,7 +8,6 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
@@ -27,6 +26,7 @@ from ..core import (
     canonical,
     qualified,
 )
+from ..core.files import written_whole
 from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, write_output
 from ._runs import Selection, mapping_of, run_options
 
@@ -253,15 +253,11 @@ def _parquet(rows: list[dict[str, Any]], output: str | None) -> None:
         ) from error
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: [row.get(name) for row in rows] for name in columns})
-    target = Path(output)
-    aside = target.with_name(f".{target.name}.partial")
     try:
-        pq.write_table(table, aside)
-        aside.replace(target)
+        with written_whole(output) as aside:
+            pq.write_table(table, aside)
     except OSError as error:
-        raise UsageFailure(f"{target}: cannot be written: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
+        raise UsageFailure(f"{output}: cannot be written: {error.strerror or error}") from error
 
 
 def _numbers(run: SignalSet) -> dict[SeriesKey, Series]:

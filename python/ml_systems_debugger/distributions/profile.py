@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import ConfigurationError, SchemaError
+from ..core.files import written_whole
 from ..kernels import get_num_threads
 from ._categories import CategoryFeature
 from ._columns import Array
@@ -154,13 +155,8 @@ class Profile:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the profile as JSON, aside first, so that an old one is whole or replaced."""
-        target = Path(path)
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
+        with written_whole(path) as aside:
             aside.write_text(json.dumps(self.to_dict(), allow_nan=False), encoding="utf-8")
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
 
     @classmethod
     def from_dict(cls, terms: Any, source: str | None = None) -> Profile:

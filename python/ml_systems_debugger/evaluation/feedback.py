@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import ConfigurationError, failure_mode, root_cause, word
+from ..core.files import written_whole
 
 __all__ = ["record"]
 
@@ -76,10 +77,6 @@ def record(
     else:
         entry.pop("dismissed", None)
     known[run] = entry
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as aside:
         aside.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
     return entry
