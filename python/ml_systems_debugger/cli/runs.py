@@ -19,6 +19,7 @@ from rich.table import Table
 
 from ..core import (
     IngestionError,
+    MissingDependencyError,
     Series,
     SeriesKey,
     SeriesKind,
@@ -27,6 +28,7 @@ from ..core import (
     qualified,
 )
 from ..core.files import written_whole
+from ..core.optional import pyarrow_for
 from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, write_output
 from ._runs import Selection, mapping_of, run_options
 
@@ -245,12 +247,11 @@ def _parquet(rows: list[dict[str, Any]], output: str | None) -> None:
     if output is None:
         raise click.UsageError("--format parquet needs --output FILE")
     try:
-        import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
-        import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
-    except ImportError as error:
-        raise UsageFailure(
-            "writing parquet needs pyarrow: pip install ml-systems-debugger[frames]"
-        ) from error
+        pa = pyarrow_for("writing parquet")
+    except MissingDependencyError as error:
+        raise UsageFailure(str(error)) from error
+    import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
+
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: [row.get(name) for row in rows] for name in columns})
     try:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core import MissingDependencyError, SchemaError, UnsupportedFormatError
+from ..core import SchemaError, UnsupportedFormatError
+from ..core.optional import pyarrow_for
 from ._columns import Array, column_array
 
 __all__ = ["Chunk", "read_chunks"]
@@ -115,18 +116,8 @@ def _file(path: Path) -> Iterator[Chunk]:
         yield from _csv(path, compressed=head.startswith(_GZIP))
 
 
-def _pyarrow(path: Path) -> Any:
-    try:
-        import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{path}: reading this needs pyarrow: pip install ml-systems-debugger[frames]"
-        ) from error
-    return pa
-
-
 def _parquet(path: Path) -> Iterator[Chunk]:
-    pa = _pyarrow(path)
+    pa = pyarrow_for(f"{path}: reading this")
     import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
 
     try:
@@ -138,7 +129,7 @@ def _parquet(path: Path) -> Iterator[Chunk]:
 
 
 def _arrow(path: Path) -> Iterator[Chunk]:
-    pa = _pyarrow(path)
+    pa = pyarrow_for(f"{path}: reading this")
     try:
         with pa.memory_map(str(path)) as held, pa.ipc.open_file(held) as file:
             for at in range(file.num_record_batches):

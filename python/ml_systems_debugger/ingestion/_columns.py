@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..core import MissingDependencyError, SchemaError, is_array, scalar_value
+from ..core import SchemaError, is_array, scalar_value
+from ..core.optional import pyarrow_for
 from ._rows import RowReader, cells_to_column
 from ._table import Column, Table
 
@@ -178,12 +179,7 @@ def _with_index(frame: Any) -> Any:
 
 
 def _through_arrow(data: Any) -> Any:
-    try:
-        import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"reading {type(data).__name__} needs pyarrow: pip install ml-systems-debugger[frames]"
-        ) from error
+    pa = pyarrow_for(f"reading {type(data).__name__}")
     if hasattr(data, "__arrow_c_stream__"):
         return pa.table(data)
     from pyarrow.interchange import from_dataframe  # type: ignore[import-untyped,unused-ignore]

@@ -9,12 +9,12 @@ from typing import Any
 
 from ..core import (
     BaseIngestor,
-    MissingDependencyError,
     SchemaError,
     SignalSet,
     UnsupportedFormatError,
     ingestors,
 )
+from ..core.optional import pyarrow_for
 from ._assemble import assemble
 from ._bytes import ByteSource, is_bytes_like
 from ._columns import from_frame
@@ -79,13 +79,9 @@ class ArrowIngestor(BaseIngestor):
 
 
 def _read(data: Path | bytes, name: str, parquet: bool) -> Any:
-    try:
-        import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
-        import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{name}: reading this needs pyarrow: pip install ml-systems-debugger[frames]"
-        ) from error
+    pa = pyarrow_for(f"{name}: reading this")
+    import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
+
     try:
         if parquet:
             return pq.read_table(data if isinstance(data, Path) else pa.BufferReader(data))
