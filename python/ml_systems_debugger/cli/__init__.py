@@ -47,7 +47,7 @@ class _Lazy(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            from ._output import EXIT_INCOMPLETE
+            from ._errors import EXIT_INCOMPLETE
 
             click.echo("mlsd: interrupted, nothing was judged", err=True)
             sys.exit(EXIT_INCOMPLETE)

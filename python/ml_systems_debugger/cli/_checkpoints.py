@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from rich.console import Console
@@ -25,15 +24,8 @@ from ..checkpoints import CheckpointReport, CheckpointStatus, Options
 from ..checkpoints._place import is_remote, place_of, without_secrets
 from ..checkpoints.render import render
 from ..core import ConfigurationError, MissingDependencyError, MLSystemsDebuggerError
-from ._output import (
-    EXIT_CLEAN,
-    EXIT_FINDINGS,
-    EXIT_INCOMPLETE,
-    NEVER,
-    UsageFailure,
-    verdicts_text,
-    writes_verdicts,
-)
+from ._errors import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure
+from ._output import NEVER, verdicts_text, writes_verdicts
 
 __all__ = [
     "NEVER",
@@ -43,7 +35,6 @@ __all__ = [
     "progress",
     "rendered",
     "report_of",
-    "unreadable",
 ]
 
 
@@ -66,12 +57,6 @@ def os_reason(path: str, error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or without_secrets(path)}: {error.strerror or error}"
     return f"{without_secrets(path)}: {error}"
-
-
-def unreadable(message: str) -> NoReturn:
-    """Say why nothing could be read, and exit 3."""
-    click.echo(f"mlsd: {message}", err=True)
-    sys.exit(EXIT_INCOMPLETE)
 
 
 def report_of(

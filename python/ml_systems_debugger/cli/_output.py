@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ import click
 from ..core import reporters
 from ..core.files import written_whole
 from ..core.verdict import Verdict
-
-EXIT_CLEAN, EXIT_FINDINGS, EXIT_USAGE, EXIT_INCOMPLETE = 0, 1, 2, 3
+from ._errors import writing
 
 NEVER = "never"
+OUTPUT = click.option("--output", metavar="FILE", help="Write here instead of to standard output.")
 VERDICT_FORMATS = ("sarif", "junit", "github")
 """Formats that know runs and checkpoints alike."""
 
@@ -64,10 +64,15 @@ def verdicts_text(verdicts: Sequence[Verdict], output_format: str, fail_on: str)
     return text
 
 
-class UsageFailure(click.ClickException):
-    """A missing file, a permission or another I/O error: exit 2."""
+def output_options(*formats: str, say: str | None = None) -> Callable[..., Any]:
+    """Return what adds ``--format`` (as ``form``), the first by default, and ``--output``."""
 
-    exit_code = EXIT_USAGE
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        chosen = click.option("--format", "form", type=click.Choice(formats), default=formats[0],
+                              show_default=True, help=say)  # fmt: skip
+        return chosen(OUTPUT(command))
+
+    return decorate
 
 
 def write_output(text: str | Iterable[str], path: str | None) -> None:
@@ -82,13 +87,11 @@ def write_output(text: str | Iterable[str], path: str | None) -> None:
     """
     name = "standard output" if path is None or path == "-" else path
     parts = [text] if isinstance(text, str) else text
-    try:
+    with writing(name):
         if path is None or path == "-":
             _to_stdout(parts)
         else:
             _to_file(parts, Path(path))
-    except OSError as error:
-        raise UsageFailure(f"{name}: cannot be written: {error.strerror or error}") from error
 
 
 def _to_stdout(parts: Iterable[str]) -> None:

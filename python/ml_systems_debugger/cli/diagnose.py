@@ -14,23 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..configuration import Configuration
-from ..core import ConfigurationError, DebugReport, IngestionError, Severity, Status
+from ..core import DebugReport, IngestionError, Severity, Status
 from ..core.verdict import Verdict
 from ..debugger import MLSystemsDebugger
 from ..ingestion import find_runs
 from ..ingestion.lines import lines_of_steps
 from ..reporting import Reporter, ReportFormat, render_many
-from ._output import (
-    EXIT_CLEAN,
-    EXIT_FINDINGS,
-    EXIT_INCOMPLETE,
-    NEVER,
-    FormatName,
-    UsageFailure,
-    verdicts_text,
-    write_output,
-    writes_verdicts,
-)
+from ._errors import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, usage_failures
+from ._output import NEVER, OUTPUT, FormatName, verdicts_text, write_output, writes_verdicts
 from ._runs import Selection, mapping_of, run_options
 
 __all__ = ["diagnose"]
@@ -48,7 +39,7 @@ _JUDGED = (Status.HEALTHY, Status.FAILURES)
     show_default=True,
     help="How to write the report.",
 )
-@click.option("--output", metavar="FILE", help="Write here instead of to standard output.")
+@OUTPUT
 @click.option(
     "--fail-on",
     type=click.Choice([*(s.value for s in Severity), NEVER]),
@@ -79,10 +70,8 @@ def diagnose(
       2  wrong usage, a missing file, no permission, an I/O error
       3  content that cannot be read, or too little of it to judge
     """  # noqa: D301 - click's \b keeps the list as it is
-    try:
+    with usage_failures(config):
         configuration = Configuration.of(config)
-    except (ConfigurationError, OSError) as error:
-        raise UsageFailure(_reason(config, error)) from error
     runs = _runs(paths)
     debugger = MLSystemsDebugger(config=configuration)
     selection = Selection(mapping_of(mapping), since, metrics)
@@ -104,11 +93,9 @@ def _runs(paths: Sequence[str]) -> list[str]:
         if path == "-":
             found.append(path)
             continue
-        try:
+        with usage_failures(path):
             Path(path).stat()
             runs = find_runs(path) if Path(path).is_dir() else [path]
-        except OSError as error:
-            raise UsageFailure(_reason(path, error)) from error
         if not runs:
             raise UsageFailure(f"{path}: no run data in this folder")
         found.extend(str(run) for run in runs)
@@ -117,7 +104,8 @@ def _runs(paths: Sequence[str]) -> list[str]:
 
 def _report(debugger: MLSystemsDebugger, run: str, selection: Selection) -> DebugReport:
     try:
-        report = debugger.debug(selection.read(run))
+        with usage_failures(run):
+            report = debugger.debug(selection.read(run))
     except IngestionError as error:
         # Unreadable content is a result of its own: it is listed beside the other runs.
         click.echo(f"mlsd: {error}", err=True)
@@ -128,17 +116,9 @@ def _report(debugger: MLSystemsDebugger, run: str, selection: Selection) -> Debu
             unread=[str(error)],
             metadata={"source": run},
         )
-    except OSError as error:
-        raise UsageFailure(_reason(run, error)) from error
     if report.status not in _JUDGED:
         click.echo(f"mlsd: {run}: {report.summary}", err=True)
     return report
-
-
-def _reason(path: object, error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{path}: {error.strerror or error}"
-    return str(error)
 
 
 def _rendered(

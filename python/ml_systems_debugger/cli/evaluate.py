@@ -13,10 +13,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..core import ConfigurationError, DebugReport, IngestionError, Severity
+from ..core import DebugReport, Severity
 from ..debugger import MLSystemsDebugger
 from ..evaluation import Evaluation, evaluate, learn, read_labels, record, reliability
-from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, write_output
+from ._errors import (
+    EXIT_CLEAN,
+    EXIT_FINDINGS,
+    EXIT_INCOMPLETE,
+    UsageFailure,
+    reading,
+    usage_failures,
+)
+from ._output import output_options, write_output
 
 __all__ = ["calibrate", "evaluate_runs", "feedback"]
 
@@ -34,9 +42,7 @@ _AT_LEAST = click.option("--at-least", default="medium", show_default=True,
 @click.option("--config", "configs", multiple=True, metavar="FILE.toml",
               help="Configuration to judge; several are laid side by side.")  # fmt: skip
 @_AT_LEAST
-@click.option("--format", "form", default="text", type=click.Choice(["text", "json"]),
-              show_default=True)  # fmt: skip
-@click.option("--output", metavar="FILE", help="Write here instead of to standard output.")
+@output_options("text", "json")
 def evaluate_runs(
     runs: Path,
     labels: str | None,
@@ -82,10 +88,8 @@ def calibrate(
     configuration.
     """
     found = _evaluated(runs, labels, config, at_least, raw=True)
-    try:
+    with usage_failures():
         learnt = learn(found)
-    except ConfigurationError as error:
-        raise UsageFailure(str(error)) from error
     write_output(json.dumps(learnt.to_dict(), indent=1), output)
     before, after = reliability(found), reliability(found, learnt)
     if before is not None and after is not None:
@@ -122,7 +126,7 @@ def feedback(
         raise UsageFailure(f"{report}: not a report of `mlsd diagnose`: {error}") from error
     onsets = {str(d.failure_mode): d.onset_step for d in told.failures}
     name = run or _run_name(told)
-    try:
+    with usage_failures(labels):
         for mode in (*confirmed, *dismissed):
             if mode not in onsets:
                 known = ", ".join(onsets) or "nothing"
@@ -130,10 +134,6 @@ def feedback(
             right = mode in confirmed
             record(labels, name, mode, confirmed=right, cause=cause if right else None,
                    onset_step=onsets[mode] if right else None)  # fmt: skip
-    except ConfigurationError as error:
-        raise UsageFailure(str(error)) from error
-    except OSError as error:
-        raise UsageFailure(f"{labels}: {error.strerror or error}") from error
     click.echo(f"{name}: recorded in {labels}", err=True)
 
 
@@ -149,19 +149,12 @@ def _evaluated(
 ) -> Evaluation:
     if not runs.is_dir():
         raise UsageFailure(f"{runs}: no such folder")
-    try:
+    with reading():
         known = read_labels(runs / "labels.json" if labels is None else labels)
         debugger = MLSystemsDebugger(config=config)
         if raw:
             debugger = MLSystemsDebugger(config=debugger.config.uncalibrated())
         return evaluate(runs, known, debugger.debug, Severity(at_least))
-    except ConfigurationError as error:
-        raise UsageFailure(str(error)) from error
-    except IngestionError as error:
-        click.echo(f"mlsd: {error}", err=True)
-        sys.exit(EXIT_INCOMPLETE)
-    except OSError as error:
-        raise UsageFailure(f"{error.filename}: {error.strerror or error}") from error
 
 
 def _terms(found: Evaluation) -> dict[str, Any]:

@@ -18,8 +18,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ..core import (
-    IngestionError,
-    MissingDependencyError,
     Series,
     SeriesKey,
     SeriesKind,
@@ -29,7 +27,8 @@ from ..core import (
 )
 from ..core.files import written_whole
 from ..core.optional import pyarrow_for
-from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, write_output
+from ._errors import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, reading, usage_failures, writing
+from ._output import output_options, write_output
 from ._runs import Selection, mapping_of, run_options
 
 __all__ = ["compare", "describe", "ingest"]
@@ -39,9 +38,7 @@ _NUMBERS = (SeriesKind.SCALAR, SeriesKind.DIGEST)
 
 @click.command()
 @click.argument("path", metavar="PATH")
-@click.option("--format", "form", type=click.Choice(["jsonl", "csv", "parquet"]), default="jsonl",
-              show_default=True, help="What to write.")  # fmt: skip
-@click.option("--output", metavar="FILE", help="Write here instead of to standard output.")
+@output_options("jsonl", "csv", "parquet", say="What to write.")
 @run_options
 def ingest(
     path: str,
@@ -77,9 +74,7 @@ def ingest(
 @click.argument("paths", nargs=-1, required=True, metavar="RUN RUN...")
 @click.option("--rtol", type=click.FloatRange(0), default=1e-3, show_default=True,
               help="What counts as parted for good, as a part of the value.")  # fmt: skip
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text",
-              show_default=True)  # fmt: skip
-@click.option("--output", metavar="FILE", help="Write here instead of to standard output.")
+@output_options("text", "json")
 @run_options
 def compare(
     paths: tuple[str, ...],
@@ -156,13 +151,8 @@ def describe(path: str) -> tuple[str, dict[str, Any]]:
 
 
 def _read(selection: Selection, path: str) -> SignalSet:
-    try:
+    with reading(path):
         return selection.read(path)
-    except IngestionError as error:
-        click.echo(f"mlsd: {error}", err=True)
-        sys.exit(EXIT_INCOMPLETE)
-    except OSError as error:
-        raise UsageFailure(f"{path}: {error.strerror or error}") from error
 
 
 def _series_terms(one: Series) -> dict[str, Any]:
@@ -246,19 +236,14 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 def _parquet(rows: list[dict[str, Any]], output: str | None) -> None:
     if output is None:
         raise click.UsageError("--format parquet needs --output FILE")
-    try:
+    with usage_failures():
         pa = pyarrow_for("writing parquet")
-    except MissingDependencyError as error:
-        raise UsageFailure(str(error)) from error
     import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
 
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: [row.get(name) for row in rows] for name in columns})
-    try:
-        with written_whole(output) as aside:
-            pq.write_table(table, aside)
-    except OSError as error:
-        raise UsageFailure(f"{output}: cannot be written: {error.strerror or error}") from error
+    with writing(output), written_whole(output) as aside:
+        pq.write_table(table, aside)
 
 
 def _numbers(run: SignalSet) -> dict[SeriesKey, Series]:

@@ -25,19 +25,9 @@ from ._checkpoints import (
     progress,
     rendered,
     report_of,
-    unreadable,
 )
-from ._output import (
-    EXIT_CLEAN,
-    EXIT_FINDINGS,
-    EXIT_INCOMPLETE,
-    VERDICT_FORMATS,
-    FormatName,
-    UsageFailure,
-    verdicts_text,
-    write_output,
-    writes_verdicts,
-)
+from ._errors import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, unreadable
+from ._output import VERDICT_FORMATS, FormatName, verdicts_text, write_output, writes_verdicts
 
 __all__ = ["diff", "inspect", "merge", "scan"]
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
-from ..core import ConfigurationError, IngestionError, MissingDependencyError, Severity
+from ..core import Severity
 from ..distributions import Profile, SkewReport, compare_distributions
 from ..distributions.render import render
-from ._output import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, write_output
+from ._errors import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, reading, usage_failures, writing
+from ._output import OUTPUT, write_output
 
 __all__ = ["profile", "skew"]
 
@@ -27,7 +28,7 @@ _CATEGORICAL = click.option(
 @click.argument("serving", metavar="SERVING")
 @click.option("--format", "output_format", type=click.Choice(["text", "json", "markdown"]),
               default="text", show_default=True, help="How to write the report.")  # fmt: skip
-@click.option("--output", metavar="FILE", help="Write here instead of to standard output.")
+@OUTPUT
 @click.option("--fail-on", type=click.Choice([*(s.value for s in Severity), _NEVER]),
               default="medium", show_default=True,
               help="Exit 1 from this severity on; 'never' to look only.")  # fmt: skip
@@ -80,26 +81,14 @@ def profile(table: str, output: str, categorical: tuple[str, ...]) -> None:
     The profile has counts, quantiles and common categories, no rows.
     """
     found: Profile = _read(Profile.of, (table,), categorical=categorical)
-    try:
+    with writing(output):
         found.save(output)
-    except OSError as error:
-        raise UsageFailure(f"{output}: cannot be written: {error.strerror or error}") from error
     click.echo(f"{len(found.features)} features of {found.rows:,} rows in {output}", err=True)
 
 
 def _read(work: Any, paths: tuple[str, ...], **options: Any) -> Any:
     for path in paths:
-        try:
-            with Path(path).open("rb"):
-                pass
-        except OSError as error:  # noqa: PERF203 - each has an error of its own
-            raise UsageFailure(f"{path}: {error.strerror or error}") from error
-    try:
+        with usage_failures(path), Path(path).open("rb"):
+            pass
+    with reading(unnamed=paths[0]):
         return work(*paths, **options)
-    except (MissingDependencyError, ConfigurationError) as error:
-        raise UsageFailure(str(error)) from error
-    except IngestionError as error:
-        click.echo(f"mlsd: {error}", err=True)
-        sys.exit(EXIT_INCOMPLETE)
-    except OSError as error:
-        raise UsageFailure(f"{error.filename or paths[0]}: {error.strerror or error}") from error
