@@ -99,6 +99,16 @@ class SeriesTable:
         if len(steps) > 1 and (steps[1:] < steps[:-1]).any():
             at = int(np.argmax(steps[1:] < steps[:-1])) + 1
             raise ValueError(f"step goes back from {steps[at - 1]} to {steps[at]}")
+        self._fill(keys, steps, values)
+
+    @classmethod
+    def unchecked(cls, keys: TableKeys, steps: Steps, values: Floats) -> SeriesTable:
+        """Return a table of what is known to fit: a live run makes four at a time."""
+        made = cls.__new__(cls)
+        made._fill(keys, steps, values)
+        return made
+
+    def _fill(self, keys: TableKeys, steps: Steps, values: Floats) -> None:
         steps.flags.writeable = False
         values.flags.writeable = False
         put = object.__setattr__
@@ -132,7 +142,7 @@ class SeriesTable:
         high = len(self.steps) if stop is None else int(np.searchsorted(self.steps, stop, "left"))
         if high <= low:
             return None
-        return SeriesTable(self.keys, self.steps[low:high], self.values[low:high])
+        return SeriesTable.unchecked(self.keys, self.steps[low:high], self.values[low:high])
 
 
 _NOTHING = FrozenDict()

@@ -119,6 +119,25 @@ class Lasting:
         return begin + int(calm[-1]) + 1 if len(calm) else begin
 
 
+def keep_quiet(
+    kept: _Floats, kept_steps: _Steps, excess: _Floats, facts: _Floats, steps: _Steps
+) -> bool:
+    """Save what `Tail.keep` would where no value is over the limit and nothing is open.
+
+    Returns whether that is so; otherwise nothing is saved. `kept` [1 + k, TAIL] is of one series.
+    """
+    # NaN is not below either.
+    if not bool((excess <= 1.0).all()):
+        return False
+    n = min(TAIL, len(steps))
+    if n < TAIL:
+        kept[:, :-n], kept_steps[:-n] = kept[:, n:], kept_steps[n:]
+    if n:
+        kept[0, TAIL - n :], kept[1:, TAIL - n :] = excess[-n:], facts[:, -n:]
+        kept_steps[TAIL - n :] = steps[-n:]
+    return True
+
+
 def keep_all(
     kept: _Floats, kept_steps: _Steps, rows: Sequence[int], facts: _Floats, steps: _Steps
 ) -> None:

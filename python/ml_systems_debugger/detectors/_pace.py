@@ -50,7 +50,9 @@ def aligned(series: Sequence[Series], inverse: bool) -> tuple[npt.NDArray[np.int
     rates, and their inverse is the time.
     """
     steps = series[0].steps
-    if all(np.array_equal(one.steps, steps) for one in series) and (np.diff(steps) > 0).all():
+    if len(series) == 1 and (steps[1:] > steps[:-1]).all():
+        values = series[0].values[:, None]
+    elif all(np.array_equal(one.steps, steps) for one in series) and (np.diff(steps) > 0).all():
         values = np.stack([one.values for one in series], axis=1)
     else:
         steps = np.unique(np.concatenate([one.steps for one in series]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from ..core import (
     SeriesKind,
     Severity,
     SignalSet,
+    TableKeys,
     check_count,
     check_fraction,
     check_positive,
@@ -163,7 +165,11 @@ class DistributionDriftDetector(BaseDetector):
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
-        for one in chunk.series:
+        for table in chunk.tables:
+            for at in state.plan(table.keys, "followed", partial(_followed, table.keys)):
+                one = table.series(at)
+                self._take(state, one, one.values, one.steps)
+        for one in chunk.singles:
             if not _follows(one.key):
                 continue
             if one.kind is SeriesKind.SCALAR:
@@ -283,6 +289,11 @@ class DistributionDriftDetector(BaseDetector):
         return DetectionResult.of_findings(
             self.failure_mode, self.name, list(state.findings.values()), **more
         )
+
+
+def _followed(keys: TableKeys) -> list[int]:
+    """Return the columns of a table that are followed."""
+    return [at for at, key in enumerate(keys.keys) if _follows(key)]
 
 
 def _follows(key: SeriesKey) -> bool:

@@ -28,7 +28,7 @@ from ..core import (
     check_range,
     detectors,
 )
-from ._lasting import TAIL, Lasting, Tail, Turn, summed
+from ._lasting import TAIL, Lasting, Tail, Turn, keep_quiet, summed
 from ._starvation_rules import STARVED
 from ._straggler_findings import ident
 from ._taught import ROUGH, TAUGHT, Floats, goals, learn, teach
@@ -168,8 +168,9 @@ class InputStarvationDetector(BaseDetector):
         name = ident(key)
         opened: dict[str, Any] = state.memory["open"]
         numbers: dict[str, int] = state.memory["number"]
-        if name not in opened and not (excess > 1.0).any():
-            excess, facts, steps = excess[-TAIL:], facts[:, -TAIL:], steps[-TAIL:]
+        kept, kept_steps = state["kept"][row], state["kept_steps"][row]
+        if name not in opened and keep_quiet(kept, kept_steps, excess, facts, steps):
+            return
         tail = Tail.of(state["kept"][row], state["kept_steps"][row], excess, facts, steps)
         rule = Lasting(2 * self.persistence, self.persistence, self.persistence, 0.7)
         for turn in rule.turns(tail, name in opened):

@@ -64,6 +64,7 @@ _RULES = (
 
 _KEPT = 8
 _LOOK = 16  # losses before and after
+_LARGEST = 1e300
 _BLOCK = 1 << 16
 
 
@@ -156,8 +157,9 @@ class LearningRateInstabilityDetector(BaseDetector):
 
     def _rates(self, state: FoldState, one: Series) -> None:
         before_restart = one.key._replace(segment=one.key.segment - 1)
-        new = one.key not in state.keys
+        known = len(state.keys)
         row = state.row(one.key)
+        new = row == known
         if new and one.key.segment and before_restart in state.keys:
             old = state.row(before_restart)
             for name in ("last", "last_step", "most", "seen"):
@@ -168,8 +170,16 @@ class LearningRateInstabilityDetector(BaseDetector):
 
     def _block(self, state: FoldState, row: int, one: Series, start: int) -> None:
         values = np.asarray(one.values[start : start + _BLOCK])
+        lowest, highest, last = float(values.min()), float(values.max()), float(state["last"][row])
+        # Most schedules are smooth. NaN and a first value fail the comparison.
+        if lowest >= 0.0 and highest < self.factor * min(lowest, last) and highest <= _LARGEST:
+            state["last"][row] = values[-1]
+            state["last_step"][row] = one.steps[start + len(values) - 1]
+            state["most"][row] = max(float(state["most"][row]), highest)
+            state["seen"][row] += len(values)
+            return
         values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        values = np.clip(values, 0.0, 1e300)
+        values = np.clip(values, 0.0, _LARGEST)
         before = np.concatenate([[np.nan_to_num(state["last"][row])], values[:-1]])
         most = np.maximum.accumulate(np.concatenate([[state["most"][row]], values]))[:-1]
         places = np.arange(len(values)) + int(state["seen"][row])

@@ -105,12 +105,13 @@ class MemoryFragmentationDetector(TrailDetector):
         """Fold the gaps of a run of closed steps into `state`, in place; return what changed."""
         gaps: list[Series] = []
         for reserved, allocated in _PAIRS:
+            others = {one.key: one for one in chunk.named(allocated)}
             for one in chunk.select(reserved):
-                other = chunk.get(one.key._replace(name=allocated))
+                other = others.get(one.key._replace(name=allocated))
                 if other is not None:
                     gaps.append(_gap(one, other))
-        kept = [one for one in chunk.series if self.settings_for(one.key) is not None]
-        return super().update(state, SignalSet([*kept, *(gap for gap in gaps if len(gap))]))
+        found = (gap for gap in gaps if len(gap))
+        return super().update(state, SignalSet.of_tables(chunk.tables, [*chunk.singles, *found]))
 
     def settings_for(self, key: SeriesKey) -> Floats | None:
         """Gaps; what is reserved, allocated and there at all as witnesses."""

@@ -27,7 +27,7 @@ from ..core import (
     check_range,
     detectors,
 )
-from ._lasting import TAIL, Lasting, Tail, keep_all
+from ._lasting import TAIL, Lasting, Tail, keep_all, keep_quiet
 from ._pace import BUSY, TIMES, Floats, aligned, distances, places, reference
 from ._straggler_findings import begun, extend, finding_of, ident, is_pace, pace_of, told_once
 from ._straggler_rules import STRAGGLER
@@ -321,6 +321,11 @@ class StragglerEffectDetector(BaseDetector):
         self, state: FoldState, key: SeriesKey, row: int, excess: Floats, facts: Floats,
         steps: npt.NDArray[np.int64],
     ) -> None:  # fmt: skip
+        kept, kept_steps = state["kept"][row], state["kept_steps"][row]
+        if ident(key) not in state.memory["open"] and keep_quiet(
+            kept, kept_steps, excess, facts, steps
+        ):
+            return
         tail = Tail.of(state["kept"][row], state["kept_steps"][row], excess, facts, steps)
         rule = _JOB if is_pace(key) else Lasting(8, self.rounds, _CALM)
         opened: dict[str, Any] = state.memory["open"]

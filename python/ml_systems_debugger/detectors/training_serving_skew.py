@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from ..core import (
     SeriesKind,
     Severity,
     SignalSet,
+    TableKeys,
     check_count,
     check_fraction,
     check_positive,
@@ -192,7 +194,10 @@ class TrainingServingSkewDetector(BaseDetector):
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
-        for one in chunk.series:
+        for table in chunk.tables:
+            for at, side in state.plan(table.keys, "sides", partial(_sides, table.keys)):
+                _take(state, side, table.values[:, at])
+        for one in chunk.singles:
             key = _side_of(one.key)
             if key is None:
                 continue
@@ -279,6 +284,12 @@ class TrainingServingSkewDetector(BaseDetector):
                 )
             )
         return findings, logged
+
+
+def _sides(keys: TableKeys) -> list[tuple[int, SeriesKey]]:
+    """Return the columns of a table that are of features, and the keys that keep them."""
+    found = ((at, _side_of(key)) for at, key in enumerate(keys.keys))
+    return [(at, side) for at, side in found if side is not None]
 
 
 def _side_of(key: SeriesKey) -> SeriesKey | None:

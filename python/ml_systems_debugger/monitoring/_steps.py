@@ -56,12 +56,12 @@ class _Group:
             steps = steps[block]
         values, there = self.values[block], self.there[block]
         if there.all():
-            tables.append(SeriesTable(self._keys_of(None), steps, values.copy()))
+            tables.append(SeriesTable.unchecked(self._keys_of(None), steps, values.copy()))
         else:
             full = np.asarray(there.all(axis=0), np.bool_)
             if full.any():
                 kept = np.ascontiguousarray(values[:, full])
-                tables.append(SeriesTable(self._keys_of(full), steps, kept))
+                tables.append(SeriesTable.unchecked(self._keys_of(full), steps, kept))
             for at in np.flatnonzero(there.any(axis=0) & ~full):
                 use = there[:, at]
                 singles.append(Series(self.keys[at], steps[use], values[use, at]))
@@ -118,6 +118,7 @@ class StepBuffer:
                 at = held[key] = len(group.keys)
                 group.keys.append(key)
                 self._grouped.add(key)
+                self._known.clear()  # a table of scalars may have held it
                 group.columns.append(self._column(key))
             places.append(at)
         group.grow()
@@ -171,29 +172,44 @@ class StepBuffer:
     def _drain_scalars(
         self, steps: Places, tables: list[SeriesTable], singles: list[Series]
     ) -> None:
+        by_step, self._by_step = self._by_step, []
+        first = [key for key, _ in by_step[0]]
+        if all([key for key, _ in scalars] == first for scalars in by_step):
+            keys = self._table_keys(tuple(first))
+            if keys is not None:  # what most blocks of a run are
+                values = np.array([[value for _, value in scalars] for scalars in by_step])
+                tables.append(SeriesTable.unchecked(keys, steps, values))
+                return
         found: dict[SeriesKey, tuple[list[int], list[float]]] = {}
-        for row, scalars in enumerate(self._by_step):
+        for row, scalars in enumerate(by_step):
             for key, value in scalars:
                 if key in self._grouped:
                     continue  # measured and logged as well: what was measured counts
-                rows, values = found.setdefault(key, ([], []))
+                rows, last = found.setdefault(key, ([], []))
                 if rows and rows[-1] == row:
-                    values[-1] = value  # the last word
+                    last[-1] = value  # the last word
                 else:
                     rows.append(row)
-                    values.append(value)
+                    last.append(value)
         full = tuple(key for key, (rows, _) in found.items() if len(rows) == len(steps))
-        if full:
-            keys = self._known.get(full)
-            if keys is None:
-                if len(self._known) >= 16:
-                    self._known.clear()
-                keys = self._known[full] = TableKeys(full)
-            tables.append(SeriesTable(keys, steps, np.array([found[k][1] for k in full]).T.copy()))
-        for key, (rows, values) in found.items():
-            if len(rows) < len(steps):
-                singles.append(Series(key, steps[rows], np.array(values)))
-        self._by_step = []
+        keys = self._table_keys(full)
+        if keys is not None:
+            values = np.array([found[key][1] for key in full]).T.copy()
+            tables.append(SeriesTable.unchecked(keys, steps, values))
+        for key, (rows, last) in found.items():
+            if len(rows) < len(steps) or keys is None:
+                singles.append(Series(key, steps[rows], np.array(last)))
+
+    def _table_keys(self, keys: tuple[SeriesKey, ...]) -> TableKeys | None:
+        """Return the keys of a table of scalars; None where they make none."""
+        found = self._known.get(keys)
+        if found is None:
+            if not keys or len(set(keys)) < len(keys) or not self._grouped.isdisjoint(keys):
+                return None
+            if len(self._known) >= 16:
+                self._known.clear()
+            found = self._known[keys] = TableKeys(keys)
+        return found
 
     def _column(self, key: SeriesKey) -> int:
         at = self._at.get(key)

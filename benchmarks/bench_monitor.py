@@ -1,0 +1,330 @@
+"""The live monitor: what a step costs, beside training and beside other ways to watch.
+
+    python benchmarks/bench_monitor.py fixed        # a step over 148 small tensors
+    python benchmarks/bench_monitor.py live         # a step of all detectors
+    python benchmarks/bench_monitor.py transformer  # 10 M parameters, 2,048 tokens a batch
+    python benchmarks/bench_monitor.py memory       # the same model, bytes
+
+`fixed`: the step hook and `monitor.step`, with all that the detectors take in their
+blocks of 16 steps, as a mean over 640 steps; beside it the pass over the same bytes
+alone (one call on plain arrays). `live`: what all detectors take for a step that
+comes in blocks of 16, as the monitor gives them, and for steps that come one by
+one. `transformer`: steps of real training in random order of the ways to watch,
+each the mean of what it took beyond the steps without any in the same round; the
+interval is the standard error over rounds, twice. `--threads` are torch's and ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ml_systems_debugger import Monitor
+from ml_systems_debugger.core import SeriesKey, SignalSet, detectors
+from ml_systems_debugger.kernels import set_num_threads
+from ml_systems_debugger.kernels.live import live_norms
+from ml_systems_debugger.monitoring._steps import StepBuffer
+
+TENSORS, VALUES, STEPS, WARM, BLOCK = 148, 64, 640, 160, 16
+TOKENS, WIDTH, LAYERS, WORDS, LENGTH = 2048, 320, 7, 3200, 256
+
+
+def microseconds(call: Callable[[], object], rounds: int = 400) -> float:
+    """Return the median of a call."""
+    taken = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken) * 1e6
+
+
+def small_steps(anew: bool) -> tuple[Monitor, list[float], list[float], tuple[Any, ...]]:
+    """Watch steps over many small tensors; return the seconds of hooks and of steps.
+
+    Parameters
+    ----------
+    anew : bool
+        Whether gradients are other tensors at every step, as after `zero_grad`: their
+        Python objects and their places in the caches are then new as well.
+    """
+    parameters = torch.nn.ParameterList(
+        torch.nn.Parameter(torch.randn(VALUES)) for _ in range(TENSORS)
+    )
+    optimizer = torch.optim.SGD(parameters.parameters(), 1e-2)
+    monitor = Monitor(parameters, optimizer, action="none")
+    rng = np.random.default_rng(0)
+    data = [parameter.data for parameter in parameters]
+    noise = [torch.randn(VALUES) for _ in range(TENSORS)]
+    for parameter, one in zip(parameters, noise, strict=True):
+        parameter.grad = one.clone()
+    hook = monitor._model._before
+    hooks, steps = [], []
+    for step in range(STEPS + WARM):
+        factor = float(np.exp(rng.normal(0, 0.1)))
+        if anew:
+            for parameter, one in zip(parameters, torch._foreach_mul(noise, factor), strict=True):
+                parameter.grad = one
+        else:
+            gradients = [parameter.grad for parameter in parameters]
+            torch._foreach_copy_(gradients, noise)
+            torch._foreach_mul_(gradients, factor)
+        torch._foreach_add_(data, noise, alpha=-1e-4)
+        value = 2 * np.exp(-step / 400) + 0.5 + 0.02 * rng.normal()
+        loss = torch.tensor(value, requires_grad=True) * 1.0
+        began = time.perf_counter()
+        hook()
+        middle = time.perf_counter()
+        monitor.step(loss=loss)
+        hooks.append(middle - began)
+        steps.append(time.perf_counter() - middle)
+    assert not monitor.findings, monitor.findings
+    return monitor, hooks[WARM:], steps[WARM:], tuple(p.grad for p in parameters)
+
+
+def fixed() -> None:
+    """Print what a step over many small tensors costs."""
+    columns = []
+    for anew in (False, True):
+        _, hooks, steps, gradients = small_steps(anew)
+        arrays = tuple(gradient.numpy() for gradient in gradients)
+        norms, there = np.zeros(TENSORS), np.zeros(TENSORS, np.bool_)
+        data = microseconds(lambda: live_norms(arrays, norms, there))  # noqa: B023 - called here
+        total = 1e6 * (sum(hooks) + sum(steps)) / STEPS
+        blocks = 1e6 * (statistics.mean(steps) - statistics.median(steps))
+        columns.append([
+            1e6 * statistics.median(hooks), 1e6 * statistics.median(steps), blocks, total, data,
+            total - data,
+        ])  # fmt: skip
+    rows = (
+        "hook: gradients taken and measured, median",
+        "`monitor.step`, median",
+        f"blocks of {BLOCK} steps judged, movements every 10, mean",
+        "all, mean",
+        "the pass alone, over plain arrays",
+        "all, beyond that pass",
+    )
+    print(f"| {TENSORS} tensors of {VALUES} values, us a step | gradients in place | made anew |")
+    print("|---|---|---|")
+    for title, one, other in zip(rows, *columns, strict=True):
+        print(f"| {title} | {one:.1f} | {other:.1f} |")
+
+
+USUAL = {
+    "lr": 1e-3, "data_time": 0.02, "comm_time": 0.1, "loss_scale": 65536.0, "skipped_step": 0.0,
+    "memory_allocated": 0.8, "max_memory_allocated": 0.8, "update_ratio": 1e-3,
+}  # fmt: skip
+
+
+def quantities() -> list[SeriesKey]:
+    """Return one series of every quantity that a detector names."""
+    names = {name for cls in detectors.items().values() for name in cls().get_required_signals()}
+    return [SeriesKey(name) for name in sorted(names - {"log_event_kind", "log_event"})]
+
+
+def blocks(layers: int, steps: int, count: int, size: int) -> Iterator[SignalSet]:
+    """Yield blocks of a made-up healthy run with `count` single series and `layers` others."""
+    rng, buffer = np.random.default_rng(0), StepBuffer(size)
+    if count == 1:
+        keys = quantities()
+    else:
+        keys = [SeriesKey("loss"), SeriesKey("lr"), SeriesKey("grad_norm")]
+    layered = [SeriesKey("grad_norm", layer=f"layer.{k}") for k in range(layers)]
+    for step in range(steps):
+        buffer.begin(step)
+        for key in keys:
+            size = USUAL.get(key.name, 1.0)
+            exact = key.name in ("lr", "loss_scale", "collective_seq", "seed")
+            buffer.put(key, size if exact else size * float(1 + 0.01 * rng.normal()))
+        if layered:
+            values = np.exp(rng.normal(0, 0.3, layers))
+            buffer.put_group("layers", buffer.group("layers", layered), values)
+        if buffer.full:
+            yield buffer.drain()
+
+
+def live() -> None:
+    """Print what the detectors take for a step."""
+    print("| us a step, all detectors | steps one by one | in blocks of 16 |\n|---|---|---|")
+    for title, layers, count in (
+        ("one series of each of their quantities", 0, 1),
+        ("loss, learning rate and gradient norm", 0, 3),
+        ("600 gradient norms beside those", 600, 3),
+    ):
+        told = []
+        for size in (1, BLOCK):
+            folds = [cls() for cls in detectors.items().values()]
+            states = [detector.init() for detector in folds]
+            taken = []
+            for chunk in blocks(layers, 640 if size == 1 else 1280, count, size):
+                names = set(chunk.names)
+                began = time.perf_counter()
+                for detector, state in zip(folds, states, strict=True):
+                    needed = detector.get_required_signals()
+                    if not needed or not names.isdisjoint(needed):
+                        detector.update(state, chunk)
+                taken.append((time.perf_counter() - began) / size)
+            told.append(1e6 * statistics.median(taken[len(taken) // 4 :]))
+        print(f"| {title} | {told[0]:.1f} | {told[1]:.1f} |")
+
+
+class Transformer(torch.nn.Module):
+    """A decoder of about 10 M parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = torch.nn.Embedding(WORDS, WIDTH)
+        self.places = torch.nn.Embedding(LENGTH, WIDTH)
+        layer = torch.nn.TransformerEncoderLayer(
+            WIDTH, 8, 4 * WIDTH, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.body = torch.nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+        self.head = torch.nn.Linear(WIDTH, WORDS, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        mask = torch.nn.Transformer.generate_square_subsequent_mask(tokens.shape[1])
+        x = self.words(tokens) + self.places(torch.arange(tokens.shape[1]))
+        return self.head(self.body(x, mask=mask, is_causal=True))
+
+
+class Training:
+    """Real steps: made-up text with structure, AdamW."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = Transformer()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), 3e-4)
+        self.parameters = list(self.model.parameters())
+
+    def step(self, after: Callable[[], None] = lambda: None) -> torch.Tensor:
+        start = torch.randint(0, WORDS, (TOKENS // LENGTH, 1))
+        text = (start + 7 * torch.arange(LENGTH + 1)) % WORDS
+        self.optimizer.zero_grad()
+        out = self.model(text[:, :-1])
+        loss = torch.nn.functional.cross_entropy(out.reshape(-1, WORDS), text[:, 1:].reshape(-1))
+        loss.backward()
+        after()
+        self.optimizer.step()
+        return loss
+
+    def naive(self) -> None:
+        """Look through every gradient, as anyone would."""
+        for parameter in self.parameters:
+            if not torch.isfinite(parameter.grad).all():
+                raise FloatingPointError
+
+    def norms(self) -> None:
+        """Log every gradient's norm, as anyone would."""
+        for parameter in self.parameters:
+            parameter.grad.norm().item()
+
+
+def transformer(rounds: int) -> None:
+    """Print how much slower training is."""
+    training = Training()
+    every = Monitor(training.model, training.optimizer, action="none", update_every=1)
+    pre_hooks = training.optimizer._optimizer_step_pre_hooks
+    watched = dict(pre_hooks)
+
+    def monitored() -> None:
+        pre_hooks.update(watched)
+        try:
+            every.step(loss=training.step())
+        finally:
+            pre_hooks.clear()
+
+    def anomaly() -> None:
+        with torch.autograd.detect_anomaly(check_nan=True):
+            training.step()
+
+    ways: dict[str, Callable[[], object]] = {
+        "none": training.step,
+        "Monitor, all but activations at every step": monitored,
+        "isfinite of every gradient in a loop": lambda: training.step(training.naive),
+        "norm().item() of every gradient in a loop": lambda: training.step(training.norms),
+        "torch.autograd.detect_anomaly": anomaly,
+    }
+    pre_hooks.clear()
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    costs = []
+    chance = random.Random(0)
+    for number in range(rounds + 2):
+        order = [*ways, "none"]
+        chance.shuffle(order)
+        own: dict[str, list[float]] = {}
+        for name in order:
+            before, began = every.cost, time.perf_counter()
+            ways[name]()
+            own.setdefault(name, []).append(time.perf_counter() - began)
+            if name.startswith("Monitor") and number >= 2:
+                costs.append(every.cost - before)
+        if number < 2:
+            continue
+        for name, seconds in own.items():
+            taken[name].append(statistics.mean(seconds))
+    size = sum(parameter.numel() for parameter in training.parameters)
+    alone = statistics.median(taken["none"])
+    what = f"{size / 1e6:.1f} M parameters in {len(training.parameters)} tensors, {TOKENS} tokens"
+    print(f"| {what}, {rounds} rounds | ms a step | slower by |\n|---|---|---|")
+    for name, seconds in taken.items():
+        ratios = [a / b - 1 for a, b in zip(seconds, taken["none"], strict=True)]
+        error = 2 * statistics.stdev(ratios) / len(ratios) ** 0.5
+        told = "" if name == "none" else f"{statistics.median(ratios):+.2%} (± {error:.2%})"
+        print(f"| {name} | {1e3 * statistics.median(seconds):.0f} | {told} |")
+    mean = statistics.mean(costs)
+    print(
+        f"| of a step, what the monitor's own clock says | {1e3 * mean:.2f} | {mean / alone:.2%} |"
+    )
+    assert not every.findings, every.findings
+
+
+def memory() -> None:
+    """Print the bytes that a monitor of the transformer holds after 100 steps."""
+    training = Training()
+    for parameter in training.parameters:
+        parameter.grad = torch.randn_like(parameter) * 1e-3
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    monitor = Monitor(training.model, training.optimizer, action="none", update_every=1)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        monitor._model._before()
+        for parameter in training.parameters:
+            parameter.data.mul_(0.9999)
+        monitor.step(loss=1 + 0.01 * rng.normal())
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    print("| the monitor of the transformer | MB |\n|---|---|")
+    print(f"| held after 100 steps | {(held - before) / 1e6:.1f} |")
+    print(f"| at most | {(peak - before) / 1e6:.1f} |")
+
+
+def main() -> None:
+    """Print one table, or all."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("part", nargs="*", default=["fixed", "live", "transformer", "memory"])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=0, help="0 leaves what is usual")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+        set_num_threads(options.threads)
+    parts: dict[str, Callable[[], None]] = {
+        "fixed": fixed, "live": live, "memory": memory,
+        "transformer": lambda: transformer(options.rounds),
+    }  # fmt: skip
+    for name in options.part:
+        parts[name]()
+        print()
+
+
+if __name__ == "__main__":
+    main()
