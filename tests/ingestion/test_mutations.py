@@ -42,9 +42,11 @@ def test_damaged_run_data_is_read_or_refused(fuzz: ModuleType, tmp_path: Path, k
             campaign.attempt(b"\0" + content)
 
 
-def test_the_oracle_sees_damage(fuzz: ModuleType) -> None:
-    whole = fuzz.event_file([b"\x10\x01", b"\x10\x02"])
-    assert not fuzz.broken_events(whole)
-    assert fuzz.broken_events(whole[:-1])
-    assert fuzz.broken_events(whole[:13] + b"x" + whole[14:])
-    assert not fuzz.broken_events(fuzz.mended_events(whole[:13] + b"x" + whole[14:]))
+@pytest.mark.usefixtures("fuzz")
+def test_the_oracle_sees_damage() -> None:
+    runs = importlib.import_module("damaged_runs")  # beside `fuzz`, which made it importable
+    whole = runs.event_file([b"\x10\x01", b"\x10\x02"])
+    assert not runs.broken_events(whole)
+    assert runs.broken_events(whole[:-1])
+    assert runs.broken_events(whole[:13] + b"x" + whole[14:])
+    assert not runs.broken_events(runs.mended_events(whole[:13] + b"x" + whole[14:]))
