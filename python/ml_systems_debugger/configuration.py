@@ -12,6 +12,7 @@ from typing import Any
 from .attribution.calibration import Calibration, load_calibration
 from .core import BaseDetector, ConfigurationError, FrozenDict, Severity, freeze
 from .core import detectors as registered
+from .core.sensitivity import check_sensitivity
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +21,7 @@ else:
 
 __all__ = ["Configuration"]
 
-_KEYS = ("fail_on", "calibration", "context", "detectors")
+_KEYS = ("fail_on", "sensitivity", "calibration", "context", "detectors")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Configuration:
     As TOML::
 
         fail_on = "medium"
+        sensitivity = 1.5                  # finds more than 1.0 does, and is wrong more often
         calibration = "calibration.json"   # as `mlsd calibrate` wrote it
 
         [context]
@@ -50,6 +52,9 @@ class Configuration:
         Facts of the run that are not in its signals.
     fail_on : Severity
         From which severity on the command fails.
+    sensitivity : float
+        From 0.05 to 20: 1.0 keeps the stated rates of false alarms, more finds
+        more; see `BaseDetector.at_sensitivity`. Parameters that are set stay.
     calibration : Calibration, optional
         Of the causes' confidences; in a file, the path of another, from there.
 
@@ -63,6 +68,13 @@ class Configuration:
     context: FrozenDict = dataclasses.field(default_factory=FrozenDict)
     fail_on: Severity = Severity.HIGH
     calibration: Calibration | None = None
+    sensitivity: float = 1.0
+
+    def with_sensitivity(self, sensitivity: float | None) -> Configuration:
+        """Return the same at another sensitivity; at its own for None."""
+        if sensitivity is None:
+            return self
+        return dataclasses.replace(self, sensitivity=check_sensitivity(sensitivity))
 
     def uncalibrated(self) -> Configuration:
         """Return the same without a calibration: the raw confidences."""
@@ -102,10 +114,11 @@ class Configuration:
                 f"{where}: fail_on is one of {words}, got {data['fail_on']!r}"
             ) from None
         calibration = _calibration(data.get("calibration"), where, folder)
-        config = cls(
-            freeze(data.get("detectors")), freeze(data.get("context")), fail_on, calibration
-        )
         try:
+            config = cls(
+                freeze(data.get("detectors")), freeze(data.get("context")), fail_on, calibration,
+                check_sensitivity(data.get("sensitivity", 1.0)),
+            )  # fmt: skip
             config.detectors()
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from error
@@ -128,7 +141,7 @@ class Configuration:
                     f"detectors.{name}.enabled is true or false, got {enabled!r}"
                 )
             if enabled:
-                made.append(_made(name, cls, own))
+                made.append(_made(name, cls, own).at_sensitivity(self.sensitivity))
         return made
 
 

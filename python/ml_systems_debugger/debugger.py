@@ -58,6 +58,10 @@ class MLSystemsDebugger:
         `Configuration`.
     engine : AttributionEngine, optional
         Default: one with the rules that the detectors carry.
+    sensitivity : float, optional
+        One knob for every threshold that was not set otherwise, also those of
+        `detectors`: 1.0 keeps the stated rates of false alarms, 2.0 finds more
+        and is wrong more often. Default: what `config` says.
 
     Examples
     --------
@@ -73,15 +77,23 @@ class MLSystemsDebugger:
         extractors: Iterable[BaseSignalExtractor] | None = None,
         config: Configuration | Mapping[str, Any] | str | os.PathLike[str] | None = None,
         engine: AttributionEngine | None = None,
+        sensitivity: float | None = None,
     ) -> None:
-        self.config = Configuration.of(config)
-        self._detectors = list(self.config.detectors() if detectors is None else detectors)
+        self.config = Configuration.of(config).with_sensitivity(sensitivity)
+        self._detectors = self._chosen(detectors)
         self._ingestors: list[BaseIngestor] = []
         self._extractors = list(_default_extractors() if extractors is None else extractors)
         self._engine = engine
         self._routes: list[_Route] | None = None
         for one in self._detectors:
             _check("detector", one, "detect", "get_required_signals")
+
+    def _chosen(self, given: Iterable[BaseDetector] | None) -> list[BaseDetector]:
+        """Return the detectors at the configured sensitivity, where they know one."""
+        if given is None:
+            return self.config.detectors()
+        at = self.config.sensitivity
+        return [one.at_sensitivity(at) if isinstance(one, BaseDetector) else one for one in given]
 
     def add_detector(self, detector: BaseDetector) -> MLSystemsDebugger:
         """Add a detector; it runs beside the others. Returns the debugger."""
@@ -249,6 +261,7 @@ def diagnose(
     context: Mapping[str, Any] | None = None,
     config: Configuration | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     detectors: Iterable[BaseDetector] | None = None,
+    sensitivity: float | None = None,
 ) -> DebugReport:
     """Diagnose one run: what failed, where it began, why, and what to do.
 
@@ -256,7 +269,7 @@ def diagnose(
     ----------
     source : object
         As for `MLSystemsDebugger.debug`: most often the path of a metrics file.
-    context, config, detectors : optional
+    context, config, detectors, sensitivity : optional
         As for `MLSystemsDebugger`.
 
     Examples
@@ -265,7 +278,8 @@ def diagnose(
     >>> report.failures[0].failure_mode.value
     'inf_detected'
     """
-    return MLSystemsDebugger(detectors, config=config).debug(source, context)
+    debugger = MLSystemsDebugger(detectors, config=config, sensitivity=sensitivity)
+    return debugger.debug(source, context)
 
 
 def _needed(detector: BaseDetector) -> tuple[str, ...] | Exception:

@@ -48,6 +48,12 @@ _JUDGED = (Status.HEALTHY, Status.FAILURES)
     "'never' to look only.",
 )
 @click.option("--config", metavar="FILE.toml", help="Detector parameters and facts of the run.")
+@click.option(
+    "--sensitivity",
+    type=click.FloatRange(0.05, 20.0),
+    help="One knob for all thresholds: above 1 finds more and is wrong more often "
+    "(default: 1, or what the configuration says).",
+)
 @run_options
 def diagnose(
     paths: tuple[str, ...],
@@ -55,6 +61,7 @@ def diagnose(
     output: str | None,
     fail_on: str | None,
     config: str | None,
+    sensitivity: float | None,
     mapping: tuple[str, ...],
     since: int | None,
     metrics: tuple[str, ...],
@@ -71,7 +78,7 @@ def diagnose(
       3  content that cannot be read, or too little of it to judge
     """  # noqa: D301 - click's \b keeps the list as it is
     with usage_failures(config):
-        configuration = Configuration.of(config)
+        configuration = Configuration.of(config).with_sensitivity(sensitivity)
     runs = _runs(paths)
     debugger = MLSystemsDebugger(config=configuration)
     selection = Selection(mapping_of(mapping), since, metrics)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from .errors import RegistryError
 from .finding import Event
 from .fold_state import DetectorState, FoldState, HistoryState
 from .results import DetectionResult, Outcome
 from .rules import AttributionRule
+from .sensitivity import Scale, check_sensitivity, scaled
 from .signal import Signal
 from .signal_set import SignalSet
 from .vocabulary import FailureModeLike
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 Context = Mapping[str, Any]
+_Detector = TypeVar("_Detector", bound="BaseDetector")
 
 
 class BaseDetector(ABC):
@@ -73,6 +76,9 @@ class BaseDetector(ABC):
     attribution_rules: ClassVar[tuple[AttributionRule, ...]] = ()
     """What its findings say of causes."""
 
+    sensitivity_scales: ClassVar[Mapping[str, Scale]] = {}
+    """How its thresholds follow the one knob; see `at_sensitivity`."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
@@ -97,6 +103,25 @@ class BaseDetector(ABC):
         It is skipped, with a reason, where none of them is there.
         """
         return self.required_signals
+
+    def at_sensitivity(self: _Detector, sensitivity: float) -> _Detector:
+        """Return the same detector with thresholds that find more (above 1) or less (below 1).
+
+        Parameters
+        ----------
+        sensitivity : float
+            From 0.05 to 20. Distances are divided by it, in logarithms for
+            ratios: at 2, six standard deviations are three, and a hundredfold
+            rise is a tenfold one. Parameters that were set otherwise than by
+            default stay, and so does a detector that has no threshold.
+        """
+        check_sensitivity(sensitivity)
+        if sensitivity == 1.0 or not self.sensitivity_scales:
+            return self
+        parameters = dataclasses.fields(self)  # type: ignore[arg-type]  # who has scales is one
+        held = {one.name: getattr(self, one.name) for one in parameters}
+        moved = scaled(parameters, held, self.sensitivity_scales, sensitivity)
+        return dataclasses.replace(self, **moved) if moved else self  # type: ignore[type-var]
 
     def init(self, context: Context | None = None) -> DetectorState:
         """Return a fresh state.

@@ -33,7 +33,7 @@ DESYNC: tuple[AttributionRule, ...] = (
         "{series} parts between replicas at step {onset_step}: one of them did not take part in "
         "the averaging of gradients.",
         raises=((_AGREED, 0.4),),
-        lowers=((_TRANSIENT, 0.6), (_NEVER_AGREED, 0.6), (_DEAD, 0.7)),
+        lowers=((_TRANSIENT, 0.6), (_NEVER_AGREED, 0.6), (_DEAD, 0.25)),
         remediation=(_CHECK_SYNC, _CHECK_SYNC_ALL),
         source="PyTorch DDP: gradients are equal on all ranks after the all-reduce",
     ),
@@ -58,7 +58,7 @@ DESYNC: tuple[AttributionRule, ...] = (
         when=(_LATER,),
         raises=((Condition("mode.gradient_desynchronization", "present",
                            says="its gradients had parted"), 0.4),),
-        lowers=((_ALONE, 0.6), (_DEAD, 0.7)),
+        lowers=((_ALONE, 0.6), (_DEAD, 0.25)),
         remediation=(_CHECK_SYNC, _CHECK_SYNC_ALL),
     ),
     AttributionRule(

@@ -21,6 +21,8 @@ from ._rule_parts import (
     RESTART,
 )
 
+SUMMED = Condition("growth", "==", "linear", "it grows as a sum of gradients does")
+
 __all__ = ["EXPLOSION", "VANISHING"]
 
 EXPLOSION = (
@@ -40,6 +42,7 @@ EXPLOSION = (
         lowers=(
             (RECOVERED, 0.5),
             (AT_ONCE, 0.2),
+            (SUMMED, 0.3),
             (Condition("loss_suffers", "==", False, "the loss does not suffer"), 0.4),
         ),
         remediation=(RESTART, CLIP),
@@ -86,7 +89,7 @@ EXPLOSION = (
         hypothesis="Nothing bounded the gradients: their norm reached {peak} at step {peak_step}, "
         "from a normal level of {baseline}.",
         raises=((NOT_CLIPPED, 0.1), (RECOVERED, 0.15), (LR_CONSTANT, 0.1)),
-        lowers=((CLIPPED, 0.1),),
+        lowers=((CLIPPED, 0.1), (AT_ONCE, 0.5), (SUMMED, 0.3)),
         remediation=(CLIP,),
         source="Pascanu, Mikolov, Bengio, ICML 2013",
     ),
@@ -141,6 +144,23 @@ EXPLOSION = (
             ),
         ),
         source="Quionero-Candela et al., Dataset Shift in Machine Learning, 2009",
+    ),
+    AttributionRule(
+        code="EXP009",
+        mode=FailureMode.EXPLODING_GRADIENTS,
+        cause=RootCause.GRADIENTS_NOT_ZEROED,
+        strength=0.7,
+        hypothesis="Gradients are added up over steps: {series} grows as a sum does from step "
+        "{onset_step} on.",
+        when=(SUMMED, LATER),
+        lowers=((LR_JUMPED, 0.3), (RECOVERED, 0.3)),
+        remediation=(
+            (
+                "Call optimizer.zero_grad() before every backward pass; look at what was changed "
+                "at step {onset_step}, such as the condition for accumulation."
+            ),
+        ),
+        source="PyTorch: backward() adds to .grad, and zero_grad() sets it to zero",
     ),
     AttributionRule(
         code="EXP006",

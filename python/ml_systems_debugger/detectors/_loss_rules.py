@@ -119,7 +119,10 @@ DIVERGENCE = (
         hypothesis="The data changed at step {onset_step}: the loss went from {best} to {last} "
         "with one step, before any update could have brought it there.",
         when=(AT_ONCE, LATER),
-        lowers=((LR_JUMPED, 0.6),),
+        lowers=(
+            (LR_JUMPED, 0.6),
+            (Condition("lead.dead_units", ">=", -10, "units died at that step"), 0.2),
+        ),
         remediation=(
             (
                 "Compare the inputs and labels of the batches before and after step {onset_step}: "

@@ -293,16 +293,17 @@ class TrailDetector(BaseDetector):
             else:
                 finding_id, weighed = known, _as_opened(weighed, state.findings[known])
             facts = evidence(**learning_rate_facts(key, followed, weighed.onset.step))
-            if finding_id in state.memory["at_once"]:
-                facts["at_once"] = state.memory["at_once"][finding_id]
             weighed = replace(weighed, evidence={**weighed.evidence, **facts})
             found[finding_id] = self._finding(key, weighed, finding_id)
         for key, verdict in self.across(followed, context):
             finding = self._finding(key, verdict, f"{self.name}:{key}:across")
             found[finding.finding_id] = finding
         by_name = {str(key): key for key in state.keys}
+        known_sudden = state.memory["at_once"]
         return [
-            one
+            replace(one, evidence={**one.evidence, "at_once": known_sudden[one.finding_id]})
+            if one.finding_id in known_sudden
+            else one
             for one in found.values()
             if "recovered" not in one.evidence
             or self.stands(by_name[one.evidence["series"]], followed, context)

@@ -65,7 +65,7 @@ WORKER: tuple[AttributionRule, ...] = (
         source="ByteRobust, SOSP 2025: machines that compute wrongly are drained and replayed",
     ),
     AttributionRule(
-        "WRK005", _M, RootCause.LOST_WORKER, 0.3,
+        "WRK005", _M, RootCause.LOST_WORKER, 0.5,
         "Replica {replica_id} works no more from step {onset_step} on: it repeats or logs nothing "
         "that means anything.",
         when=(Condition("rule", "in", ("zero", "constant"), "its values stand still"),),

@@ -23,6 +23,7 @@ from ..core import (
     check_fraction,
     detectors,
 )
+from ..core.sensitivity import COUNT, SHARE, scales
 from ._layers import LayerDetector, early_columns, learn_early
 from ._streaks import Turn
 from ._trail import Floats
@@ -42,7 +43,16 @@ _RULES = (
         "DED002", FailureMode.DEAD_UNITS, RootCause.LEARNING_RATE_TOO_HIGH, 0.25,
         "A step that was too large drove units of {layer} into the dead zone at step {onset_step}.",
         when=(Condition("from_the_start", "==", False, "they had been alive before"),),
+        raises=((Condition("onset_step", "<=", 20, "it came with the first updates"), 0.7),),
         remediation=("Lower the learning rate or clip gradients.",),
+        source=_SOURCE,
+    ),
+    AttributionRule(
+        "DED004", FailureMode.DEAD_UNITS, RootCause.LEARNING_RATE_SCHEDULE_FAULT, 0.4,
+        "The learning rate rose {story.lr_jump} times, and units of {layer} died.",
+        when=(Condition("story.lr_jump", ">=", 3.0, "the learning rate rose {story.lr_jump} "
+                                                    "times"),),
+        remediation=("Check the schedule before step {onset_step}.",),
         source=_SOURCE,
     ),
     AttributionRule(
@@ -105,6 +115,7 @@ class DeadUnitsDetector(LayerDetector):
     failure_mode = FailureMode.DEAD_UNITS
     required_signals = ("activation_zero_fraction",)
     attribution_rules = _RULES
+    sensitivity_scales = scales(share=SHARE, certain=SHARE, persistence=COUNT.within(2))
     followed = ("activation_zero_fraction",)
     columns: ClassVar[dict[str, Column]] = early_columns(_EARLY)
 

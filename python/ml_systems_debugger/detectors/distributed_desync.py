@@ -27,6 +27,7 @@ from ..core import (
     check_positive,
     detectors,
 )
+from ..core.sensitivity import COUNT, DISTANCE, scales
 from ._desync_rules import DESYNC
 from ._replicas import Group, deviations, groups_of, odd_digests, row_median
 
@@ -102,6 +103,9 @@ class DistributedDesyncDetector(BaseDetector):
     failure_mode = FailureMode.GRADIENT_DESYNC
     required_signals = (*_NORMS, *_DIGESTS)
     attribution_rules = DESYNC
+    sensitivity_scales = scales(
+        tolerance=DISTANCE, sigmas=DISTANCE, effect=DISTANCE, persistence=COUNT
+    )
 
     tolerance: float = 1e-3
     sigmas: float = 8.0

@@ -35,6 +35,7 @@ from ..core import (
     detectors,
 )
 from ..core.arrays import on_host
+from ..core.sensitivity import DISTANCE, RISK, scales
 from ..kernels import NumberComparison, NumberSample, Thresholds, compare_numbers
 
 __all__ = ["DistributionDriftDetector"]
@@ -128,6 +129,7 @@ class DistributionDriftDetector(BaseDetector):
     failure_mode = FailureMode.DISTRIBUTION_DRIFT
     required_signals = _NAMES
     attribution_rules = _RULES
+    sensitivity_scales = scales(alpha=RISK, effect=DISTANCE, high_effect=DISTANCE)
 
     reference: int = 1000
     window: int = 500

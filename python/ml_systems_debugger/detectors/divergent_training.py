@@ -21,6 +21,7 @@ from ..core import (
     check_positive,
     detectors,
 )
+from ..core.sensitivity import DISTANCE, PART, scales
 from ..kernels.trail import Field, settings
 from ._learning import (
     RATE_SETTINGS,
@@ -40,6 +41,8 @@ _WINDOW = 32
 _FAR = 3.0
 _MOST = 0.8  # of the values since the onset stay above the middle
 _FAINT = 1.0 / 3.0  # of `rise`: lost progress that matters, but not for sure,
+_SHIFTED, _LONG = 0.4, 0.05  # of `lost_gain`, and of the run, for a level that changed at once:
+_AT_ONCE = 0.6  # this part of the rise by the first entry of the history behind it
 _LEARNT = 0.25  # where there was some, as a part of the best level
 
 
@@ -81,8 +84,10 @@ class DivergentTrainingDetector(TrailDetector):
     with less than that a held-out loss above its own start must confirm it.
     Bursts: three or more, and a fifth of the last quarter lies above the start
     by `start_rise` and over the best level five times as high as in the calmest
-    stretch. A third of `rise` is a medium finding; what recovers
-    becomes one, or a low one where it rose less than three times what is asked.
+    stretch. A third of `rise` is a medium finding, and so are a third of it and two
+    fifths of `lost_gain` where most of them came at once and stay for a twentieth of
+    the run; what recovers
+    becomes one, or a low one where its peak rose less than three times what is asked.
     A history that breaks off within 16 values of ten times that is medium.
 
     Parameters
@@ -105,7 +110,7 @@ class DivergentTrainingDetector(TrailDetector):
 
     Evidence
     --------
-    ``rule`` (jump, climb, bursts, growth_then_non_finite, breaks_off), ``series``,
+    ``rule`` (jump, shift, climb, bursts, growth_then_non_finite, breaks_off), ``series``,
     ``start``, ``best``, ``last``, ``rise``, ``asked``, ``ratio`` (last over
     best), ``lost_gain`` (part of the progress), ``above_start``,
     ``held_out_rise``, ``peak``, ``peak_step``, ``persistence_steps``, ``onset_step``,
@@ -126,6 +131,14 @@ class DivergentTrainingDetector(TrailDetector):
     failure_mode = FailureMode.DIVERGENT_TRAINING
     required_signals = ("loss",)
     attribution_rules = DIVERGENCE
+    sensitivity_scales = scales(
+        lost_gain=DISTANCE,
+        rise=DISTANCE,
+        start_rise=DISTANCE,
+        noise_factor=DISTANCE,
+        sigmas=DISTANCE,
+        persistence=PART,
+    )
 
     lost_gain: float = 0.5
     rise: float = 0.3
@@ -184,7 +197,8 @@ class DivergentTrainingDetector(TrailDetector):
 
     def settled(self, before: Finding, step: int) -> Finding | None:
         """Close it; what recovered matters where it was far, not where it was a mere hill."""
-        far = before.evidence["rise"] >= _FAR * before.evidence["asked"]
+        facts = before.evidence
+        far = max(facts["rise"], facts["peak"] - facts["best"]) >= _FAR * facts["asked"]
         found = super().settled(before, step)
         return found if far or found is None else replace(found, severity=Severity.LOW)
 
@@ -210,12 +224,14 @@ class DivergentTrainingDetector(TrailDetector):
             or last_words(trail, best, asked)
         )
 
-    def _asked(self, trail: Trail, before: int, part: float = 1.0) -> tuple[float, float]:
+    def _asked(
+        self, trail: Trail, before: int, part: float = 1.0, of_gain: float = 1.0
+    ) -> tuple[float, float]:
         """Return the best level of the first `before` groups, and the rise above it that is much.
 
-        `part` lowers what is asked of that rise. Progress is measured from the first
-        value or the median of the first eight, whichever is lower: neither a blow-up
-        in the second step nor one wild first value is a start.
+        `part` lowers what is asked of that rise, `of_gain` of the lost progress, which is
+        measured from the first value or the median of the first eight, whichever is
+        lower: neither a blow-up in the second step nor one wild first value is a start.
         """
         groups = trail.groups
         first = trail[Field.FIRST]
@@ -227,7 +243,7 @@ class DivergentTrainingDetector(TrailDetector):
         # Behind the best level there may be the climb itself, which is no noise.
         stray = wander(calm[: int(np.argmin(calm)) + 1])
         noise = self.noise_factor * max(stray, jitter(groups.levels)) + 3 * groups.noise
-        return best, max(self.lost_gain * gain, part * self.rise * abs(best), noise)
+        return best, max(of_gain * self.lost_gain * gain, part * self.rise * abs(best), noise)
 
     def _long(self, trail: Trail) -> float:
         return max(self.min_points, self.persistence * trail.count)
@@ -243,12 +259,29 @@ class DivergentTrainingDetector(TrailDetector):
         window = trail.recent[-min(length, _WINDOW) :]
         now = float(np.median(window))
         rise = now - best
-        if rise < asked or length < (SHORT if rise >= HUGE * asked else self._long(trail)):
+        if rise < asked:
+            return self._shift(trail, before, now, length)
+        if length < (SHORT if rise >= HUGE * asked else self._long(trail)):
             return None
         if np.mean(window > best + 0.5 * asked) < _MOST:
             return None
         onset = trail.rise_onset(best, max(3 * groups.noise, 0.25 * asked))
         return rise_verdict(trail, best, now, asked, length, onset, "jump")
+
+    def _shift(self, trail: Trail, before: int, now: float, length: int) -> Verdict | None:
+        """Judge a lesser rise that came with one step and stays, as with other data."""
+        best, asked = self._asked(trail, before, _FAINT, _SHIFTED)
+        values, steps, _ = trail.entries
+        since = values[int(np.searchsorted(steps, trail[Field.START_STEP])) :]
+        if now - best < asked or length < max(_WINDOW, _LONG * trail.count) or len(since) < 3:
+            return None
+        base = trail[Field.BASE_LEVEL]
+        sudden = float(since[1]) - base >= _AT_ONCE * (float(since[1:].max()) - base)
+        if not sudden or np.mean(since[1:] > best + 0.5 * asked) < _MOST:
+            return None
+        onset = trail.excursion_onset()
+        found = rise_verdict(trail, best, now, asked, length, onset, "shift")
+        return replace(found, severity=Severity.MEDIUM)
 
     def _lines(self, trail: Trail) -> Iterator[tuple[tuple[float, float], Severity, float]]:
         """Yield levels with the rise asked over them, what it then is, and for how long."""

@@ -22,6 +22,7 @@ from ..core import (
     check_range,
     detectors,
 )
+from ..core.sensitivity import COUNT, RATIO, scales
 from ._layers import LayerDetector, early_columns, learn_early
 from ._streaks import Turn
 from ._trail import Floats, evidence
@@ -95,6 +96,7 @@ class FeatureCollapseDetector(LayerDetector):
     failure_mode = FailureMode.FEATURE_COLLAPSE
     required_signals = ("activation_std",)
     attribution_rules = _RULES
+    sensitivity_scales = scales(part=RATIO.within(0.0, 0.5), persistence=COUNT.within(2))
     followed = ("activation_std",)
     columns: ClassVar[dict[str, Column]] = early_columns(_SAMPLE)
 

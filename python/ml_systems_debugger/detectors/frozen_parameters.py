@@ -22,6 +22,7 @@ from ..core import (
     check_count,
     detectors,
 )
+from ..core.sensitivity import COUNT, scales
 from ._layers import LayerDetector, Rows
 from ._streaks import Turn
 from ._trail import Floats
@@ -35,6 +36,8 @@ _RULES = (
         "{layer} has not changed since step {onset_step}, while {moving} other layers go on: the "
         "optimizer does not update it.",
         when=(Condition("moving", ">=", 1, "{moving} other layers move"),),
+        lowers=((Condition("lead.dead_units", ">=", 0, "units had died before"), 0.2),
+                (Condition("lead.vanishing_gradients", ">=", 0, "gradients had vanished"), 0.4)),
         remediation=(("Check that {layer} is among the optimizer's parameter groups and that "
                      "nothing overwrites it after the step."),
                      "Look at what was done at step {onset_step}: a resume, a change of groups."),
@@ -98,6 +101,7 @@ class FrozenParametersDetector(LayerDetector):
     failure_mode = FailureMode.FROZEN_PARAMETERS
     required_signals = ("update_ratio", "param_norm")
     attribution_rules = _RULES
+    sensitivity_scales = scales(persistence=COUNT.within(2))
     followed = ("update_ratio", "param_norm")
     witnesses = ("grad_norm",)
     columns: ClassVar[dict[str, Column]] = {

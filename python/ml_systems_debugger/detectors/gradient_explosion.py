@@ -20,7 +20,9 @@ from ..core import (
     check_range,
     detectors,
 )
+from ..core.sensitivity import DISTANCE, PART, RATIO, scales
 from ..kernels.trail import Field, settings
+from ._gradient_growth import grows
 from ._gradient_rules import EXPLOSION
 from ._learning import (
     LOSS_SETTINGS,
@@ -43,6 +45,7 @@ _SHORT = 16  # values that a verdict takes, however plain it is
 _WINDOW = 32
 _FEW = 3
 _DEVIATION = 1.2533  # sigma of a normal law over its mean absolute deviation
+_SUMMED, _SUM = 48, math.log(4.0)  # values, and growth, that show what is added up
 _LARGEST = 700.0  # exp of more is no float
 
 
@@ -78,7 +81,9 @@ class GradientExplosionDetector(TrailDetector):
     most where the loss logged beside it does not suffer. Growth that ends in
     NaN or Inf, with nothing finite after it, is critical; a skipped
     mixed-precision step, after which norms go on, is not. A history that breaks
-    off within 16 values of growth by `early_ratio` is medium.
+    off within 16 values of growth by `early_ratio` is medium. So is a fourfold growth
+    that follows a power of the steps since its onset, as gradients do that are added
+    up because nothing sets them to zero.
 
     Parameters
     ----------
@@ -99,9 +104,10 @@ class GradientExplosionDetector(TrailDetector):
 
     Evidence
     --------
-    ``rule`` (jump, growth, growth_then_non_finite, breaks_off), ``series``, ``ratio``,
+    ``rule`` (jump, growth, growth_then_non_finite, breaks_off, sum), ``series``, ``ratio``,
     ``baseline``, ``last``, ``peak``, ``peak_step``, ``start``, ``highest_before``,
-    ``z``, ``persistence_steps``, ``loss_suffers``, ``onset_step``,
+    ``z``, ``persistence_steps``, ``growth`` (linear, where it is that of a sum),
+    ``loss_suffers``, ``onset_step``,
     ``onset_low``, ``onset_high``, ``first_non_finite_step``, ``recovered``,
     ``at_once``, ``lr_at_onset``, ``lr_jump``, ``lr_is_constant``, ``lr_max``.
 
@@ -118,6 +124,9 @@ class GradientExplosionDetector(TrailDetector):
     failure_mode = FailureMode.EXPLODING_GRADIENTS
     required_signals = _NORMS
     attribution_rules = EXPLOSION
+    sensitivity_scales = scales(
+        ratio=RATIO, early_ratio=RATIO, over_highest=RATIO, sigmas=DISTANCE, persistence=PART
+    )
 
     ratio: float = 10.0
     early_ratio: float = 100.0
@@ -161,6 +170,7 @@ class GradientExplosionDetector(TrailDetector):
             self._broken(trail)
             or self._jump(trail)
             or self._growth(trail)
+            or self._sum(trail)
             or self._last_words(trail)
         )
 
@@ -242,6 +252,17 @@ class GradientExplosionDetector(TrailDetector):
         found = self._verdict(trail, base, base, now, length, trail.excursion_onset(), "breaks_off")
         return replace(found, severity=Severity.MEDIUM, confidence=0.6)
 
+    def _sum(self, trail: Trail) -> Verdict | None:
+        """Judge a lesser growth that is that of a sum of gradients over steps."""
+        length, base = trail.excursion, trail[Field.BASE_LEVEL]
+        if length < _SUMMED or trail[Field.START_INDEX] < 8 or trail.now - base < _SUM:
+            return None
+        onset = trail.excursion_onset()
+        if grows(trail, onset.step, base) != "linear":
+            return None
+        found = self._verdict(trail, base, base, trail.now, length, onset, "sum")
+        return replace(found, severity=Severity.MEDIUM, confidence=0.65)
+
     def _growth(self, trail: Trail) -> Verdict | None:
         """Judge slow growth, far above every level of the first half of the run."""
         groups = trail.groups
@@ -291,6 +312,7 @@ class GradientExplosionDetector(TrailDetector):
                 start=_exp(trail[Field.FIRST]),
                 z=(now - base) / scale,
                 persistence_steps=length,
+                growth=grows(trail, onset.step, base),
             ),
         )
 

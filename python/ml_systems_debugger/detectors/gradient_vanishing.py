@@ -20,6 +20,7 @@ from ..core import (
     check_range,
     detectors,
 )
+from ..core.sensitivity import PART, RATIO, RISK, scales
 from ..kernels.trail import Field, settings
 from ._gradient_rules import VANISHING
 from ._learning import LOSS_SETTINGS, Followed, has_norm, is_training_loss, losses_of, progress
@@ -30,6 +31,7 @@ __all__ = ["GradientVanishingDetector"]
 
 _NORMS = ("grad_norm", "gradient")
 _EARLY = math.log2(100.0)  # while fewer than 8 values are known, only a hundredfold change counts
+_STARVED = 1.5  # power of `layer_ratio` at which a falling loss excuses nothing
 _LAYERS = 3  # fewer have no usual norm
 
 
@@ -64,7 +66,8 @@ class GradientVanishingDetector(TrailDetector):
     is medium at most, and nothing where it never had a gradient.
     Layers are compared in the order in which they are logged: the weakest of
     the first half against the median of the second (AutoTrainer, ICSE 2021:
-    1e-3 between first and last layer).
+    1e-3 between first and last layer); at `layer_ratio` to the power of 1.5 it is
+    medium whatever the loss does.
 
     Parameters
     ----------
@@ -99,6 +102,12 @@ class GradientVanishingDetector(TrailDetector):
     failure_mode = FailureMode.VANISHING_GRADIENTS
     required_signals = _NORMS
     attribution_rules = VANISHING
+    sensitivity_scales = scales(
+        ratio=RATIO.within(0.0, 0.5),
+        layer_ratio=RATIO.within(0.0, 0.5),
+        learnt=RISK,
+        persistence=PART,
+    )
 
     ratio: float = 1e-3
     layer_ratio: float = 1e-3
@@ -187,7 +196,9 @@ class GradientVanishingDetector(TrailDetector):
             return replace(verdict, severity=Severity.HIGH, confidence=0.8) if certain else verdict
         learnt = max(progress(loss) for loss in losses)
         if learnt >= self.learnt:
-            return None
+            # Biases and the last layers can learn alone while nothing reaches the first.
+            starved = verdict.evidence.get("layer_ratio", 1.0) <= self.layer_ratio**_STARVED
+            return verdict if starved else None
         # One layer of many may be frozen on purpose, or small by its nature.
         some = key.layer is not None and (zeros or learnt >= 0.5 * self.learnt)
         fallen = verdict.evidence.get("ratio", verdict.evidence.get("layer_ratio", 0.0))

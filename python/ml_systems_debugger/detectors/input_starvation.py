@@ -28,6 +28,7 @@ from ..core import (
     check_range,
     detectors,
 )
+from ..core.sensitivity import COUNT, PART, scales
 from ._lasting import TAIL, Lasting, Tail, Turn, keep_quiet, summed
 from ._starvation_rules import STARVED
 from ._straggler_findings import ident
@@ -100,6 +101,9 @@ class InputStarvationDetector(BaseDetector):
     failure_mode = FailureMode.INPUT_STARVATION
     required_signals = ("data_time",)
     attribution_rules = STARVED
+    sensitivity_scales = scales(
+        share=PART.within(_TRACE, 1.0), rise=PART, persistence=COUNT.within(4, 32)
+    )
 
     share: float = 0.3
     rise: float = 0.1

@@ -32,6 +32,7 @@ from ..core import (
     detectors,
 )
 from ..core.arrays import on_host
+from ..core.sensitivity import COUNT, SHARE, scales
 from ._association import Association, association, shared_rows
 
 __all__ = ["LabelLeakageDetector"]
@@ -121,6 +122,7 @@ class LabelLeakageDetector(BaseDetector):
     failure_mode = FailureMode.LABEL_LEAKAGE
     required_signals = _ACCURACIES
     attribution_rules = _RULES
+    sensitivity_scales = scales(share=SHARE, suspicious=SHARE, perfect=SHARE, evaluations=COUNT)
 
     share: float = 0.98
     suspicious: float = 0.9

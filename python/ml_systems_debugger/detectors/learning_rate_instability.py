@@ -30,6 +30,7 @@ from ..core import (
     check_positive,
     detectors,
 )
+from ..core.sensitivity import RATIO, scales
 from ._learning import is_learning_rate, is_training_loss
 from ._trail import evidence, sureness
 
@@ -119,6 +120,7 @@ class LearningRateInstabilityDetector(BaseDetector):
     failure_mode = FailureMode.LR_INSTABILITY
     required_signals = ("lr",)
     attribution_rules = _RULES
+    sensitivity_scales = scales(factor=RATIO, loss_rise=RATIO)
 
     factor: float = 4.0
     loss_rise: float = 1.2

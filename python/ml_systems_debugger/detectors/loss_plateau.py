@@ -22,6 +22,7 @@ from ..core import (
     check_range,
     detectors,
 )
+from ..core.sensitivity import RISK, SLACK, scales
 from ..kernels.trail import Field, settings
 from ._learning import (
     RATE_SETTINGS,
@@ -113,6 +114,7 @@ class LossPlateauDetector(TrailDetector):
     failure_mode = FailureMode.LOSS_PLATEAU
     required_signals = ("loss", "accuracy")
     attribution_rules = PLATEAU
+    sensitivity_scales = scales(chance_factor=SLACK.within(1.0, 100.0), flat=RISK)
 
     chance_factor: float = 1.3
     flat: float = 0.02

@@ -30,10 +30,13 @@ from ..core import (
     SignalSet,
     check_count,
     check_positive,
+    check_range,
     detectors,
 )
+from ..core.sensitivity import DISTANCE, RATIO, RISK, scales
 from ..kernels import RobustBaseline
 from ._learning import is_learning_rate, is_training_loss
+from ._noise_tail import BLOCK, TAIL, admit, grow, reach
 from ._trail import Floats, evidence, sureness
 
 __all__ = ["LossSpikeDetector"]
@@ -81,7 +84,6 @@ _WARMUP = 64
 _BLOCK = 1 << 16
 
 Steps = npt.NDArray[np.int64]
-_BEYOND = 4.0  # times the deepest fall: t noise of 3 degrees passes it in 1 run of 16
 
 
 @detectors.register("loss_spike")
@@ -107,11 +109,15 @@ class LossSpikeDetector(BaseDetector):
     OLMo-core's filter uses 6 on the loss itself). On the logarithm, since
     losses near zero are heavy-tailed: there, tenfold jumps are daily fare and
     their spread says so. A spike has a distance of `sigmas` and a height of
-    `ratio` times the level, a distance of four times the deepest that the loss
-    has fallen below its level (noise falls as far as it rises), and undoes at
-    least `undone` of what the loss had gained since the start. It is medium; high
-    where it also reaches `high_ratio` times the level at twice either distance and
-    stands above the start. Where more
+    `ratio` times the level, and undoes at least `undone` of what the loss had
+    gained since the start. How far noise reaches, the run itself shows: the
+    sixteen largest distances so far from the median of their neighbours, above it
+    (a spike counts once) and below (noise falls as far as it rises), give the index of its tail
+    (Pickands 1975, as the ratio of the fourth to the sixteenth, so that three
+    spikes do not hide a fourth), and the line that it passes in one run of
+    1 / `chance` is drawn on from there; what stays below is none. A spike is
+    medium; high where it also reaches `high_ratio` times the level at twice
+    either distance and stands above the start. Where more
     than one value in 250 belongs to a spike, at four spikes or more, that is how
     this loss is, and they are low. Losses of 0 or below are passed over.
 
@@ -125,6 +131,8 @@ class LossSpikeDetector(BaseDetector):
         Part of the way from the start to the level.
     longest : int
         Values.
+    chance : float
+        That noise alone gives a spike in a run.
 
     Evidence
     --------
@@ -147,16 +155,21 @@ class LossSpikeDetector(BaseDetector):
     failure_mode = FailureMode.LOSS_SPIKE
     required_signals = ("loss",)
     attribution_rules = _RULES
+    sensitivity_scales = scales(
+        sigmas=DISTANCE, ratio=RATIO, high_ratio=RATIO, undone=DISTANCE, chance=RISK
+    )
 
     sigmas: float = 8.0
     ratio: float = 1.5
     high_ratio: float = 5.0
     undone: float = 0.15
     longest: int = 48
+    chance: float = 1e-2
 
     def __post_init__(self) -> None:
         check_positive(sigmas=self.sigmas, ratio=self.ratio, high_ratio=self.high_ratio)
         check_count(1, longest=self.longest)
+        check_range("chance", self.chance, 0.0, 1.0, open_low=True)
 
     @cached_property
     def _baseline(self) -> RobustBaseline:
@@ -173,11 +186,13 @@ class LossSpikeDetector(BaseDetector):
             "seen": Column(np.int64),
             "spikes": Column(np.int64),
             "start": Column(np.float64, (8,), np.nan),
-            "deepest": Column(np.float64),  # robust deviations below the level, at most
+            # The largest distances below and above the level, rising.
+            "tails": Column(np.float64, (2, TAIL)),
+            "block": Column(np.float64, (BLOCK,), np.nan),
             "values": Column(np.float64, (self._memory,), np.nan),
             "steps": Column(np.int64, (self._memory,)),
         }
-        return FoldState(self.name, 1, columns)
+        return FoldState(self.name, 2, columns)
 
     @property
     def _memory(self) -> int:
@@ -211,15 +226,19 @@ class LossSpikeDetector(BaseDetector):
         # The kernel changes the state in place: the column itself, not a copy.
         z, runs = self._baseline.update(state["baseline"][row : row + 1], values, steps)
         assert z is not None  # asked for  # noqa: S101
-        deepest = np.fmax.accumulate(np.nan_to_num(-z, nan=0.0, posinf=0.0, neginf=0.0))
-        before = float(state["deepest"][row])
+        at = 0
+        tails: Floats = state["tails"][row]
+        block: Floats = state["block"][row]
         for run in runs:
-            # The loss never falls so far by fault: how far it does says how wild it is.
-            decided = min(int(np.searchsorted(steps, run["step"])), len(deepest) - 1)
-            wild = max(before, float(deepest[decided]))
-            if float(run["statistic"]) >= _BEYOND * wild:
-                self._spike(state, row, key, run, past, rate, wild)
-        state["deepest"][row] = max(before, float(deepest[-1]))
+            decided = min(int(np.searchsorted(steps, run["step"])), len(steps) - 1) + 1
+            if decided > at:
+                grow(tails, block, z[at:decided], self.sigmas)
+                at = decided
+            line = reach(tails, self.chance)
+            if float(run["statistic"]) >= line:
+                self._spike(state, row, key, run, past, rate, line)
+            admit(tails[1], np.array([run["statistic"]]))
+        grow(tails, block, z[at:], self.sigmas)
 
     def _remembered(self, state: FoldState, one: Series) -> Past:
         """Return the last values with those of the chunk behind them; remember the last."""
@@ -248,12 +267,12 @@ class LossSpikeDetector(BaseDetector):
         run: Any,
         past: Past,
         rate: Past | None,
-        wild: float,
+        line: float,
     ) -> None:
         start = state["start"][row]
         known = start[np.isfinite(start)]
         began = float(np.median(known)) if len(known) else math.nan
-        finding = self._finding(key, run, past, rate, began, wild)
+        finding = self._finding(key, run, past, rate, began, line)
         if finding is None:
             return
         state["spikes"][row] += 1
@@ -269,7 +288,7 @@ class LossSpikeDetector(BaseDetector):
         past: Past,
         rate: Past | None,
         began: float,
-        wild: float,
+        line: float,
     ) -> Finding | None:
         peak, sigmas = float(run["value"]), float(run["statistic"])
         count, first, last = int(run["count"]), int(run["first"]), int(run["last"])
@@ -285,7 +304,7 @@ class LossSpikeDetector(BaseDetector):
         undone = (peak - level) / (began - level) if began > level else math.inf
         if undone < self.undone:
             return None
-        least = max(2 * self.sigmas, 2 * _BEYOND * wild)
+        least = 2 * max(self.sigmas, line)
         high = ratio >= self.high_ratio and sigmas >= least and undone >= 1.0
         sudden = own >= level * ratio**0.5
         return Finding(

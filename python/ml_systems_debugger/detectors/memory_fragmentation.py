@@ -22,6 +22,7 @@ from ..core import (
     check_fraction,
     detectors,
 )
+from ..core.sensitivity import PART, scales
 from ._growth import growth_of
 from ._learning import Followed
 from ._memory import GROWING, LEVEL, same_place, total_of
@@ -92,6 +93,7 @@ class MemoryFragmentationDetector(TrailDetector):
     failure_mode = FailureMode.MEMORY_FRAGMENTATION
     required_signals = tuple(name for pair in _PAIRS for name in pair)
     attribution_rules = FRAGMENTED
+    sensitivity_scales = scales(share=PART, growth=PART)
 
     share: float = 0.25
     growth: float = 0.05

@@ -30,6 +30,7 @@ from ..core import (
     check_count,
     detectors,
 )
+from ..core.sensitivity import COUNT, scales
 from ._streaks import STREAK, Turn, streaks
 from ._trail import evidence
 
@@ -113,6 +114,7 @@ class MixedPrecisionInstabilityDetector(BaseDetector):
     failure_mode = FailureMode.MIXED_PRECISION_INSTABILITY
     required_signals = _FOLLOWED
     attribution_rules = _RULES
+    sensitivity_scales = scales(streak=COUNT.within(3), long_streak=COUNT.within(3))
 
     streak: int = 5
     long_streak: int = 16

@@ -30,6 +30,7 @@ from ..core import (
     detectors,
     to_jsonable,
 )
+from ..core.sensitivity import COUNT, DISTANCE, scales
 from ._determinism_rules import DETERMINISM
 from ._straggler_findings import ident
 from ._trail import evidence
@@ -102,6 +103,7 @@ class NonDeterminismDetector(BaseDetector):
     failure_mode = FailureMode.NON_DETERMINISM
     required_signals = _QUANTITIES
     attribution_rules = DETERMINISM
+    sensitivity_scales = scales(agreeing=COUNT, negligible=DISTANCE)
 
     agreeing: int = 3
     negligible: float = 1e-6

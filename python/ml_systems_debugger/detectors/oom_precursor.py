@@ -19,6 +19,7 @@ from ..core import (
     check_positive,
     detectors,
 )
+from ..core.sensitivity import PART, RISK, scales
 from ..kernels.trail import Field
 from ._growth import Growth, growth_of
 from ._learning import Followed
@@ -99,6 +100,7 @@ class OomPrecursorDetector(TrailDetector):
     failure_mode = FailureMode.OOM_PRECURSOR
     required_signals = (*_USED, *_HOST, _FAILED)
     attribution_rules = OUT_OF_MEMORY
+    sensitivity_scales = scales(growth=PART, horizon=RISK.within(0.0))
 
     growth: float = 0.05
     horizon: float = 1.0

@@ -23,6 +23,7 @@ from ..core import (
     check_fraction,
     detectors,
 )
+from ..core.sensitivity import DISTANCE, PART, scales
 from ..kernels.trail import Field, settings
 from ._learning import LOSS_SETTINGS, Followed, is_training_loss, losses_of, suffers
 from ._trail import Floats, Onset, Trail, Verdict, evidence, jitter, sureness
@@ -39,6 +40,7 @@ _RULES = (
         lowers=((Condition("mode.divergent_training", "present", None, "training diverged"), 0.5),
                 (Condition("mode.learning_rate_instability", "present", None,
                            "the learning rate jumped"), 0.5),
+                (Condition("lead.exploding_gradients", ">=", 0, "gradients exploded first"), 0.3),
                 (Condition("mode.loss_spike", "present", None, "the training loss spiked"), 0.3)),
         remediation=("Stop at step {best_step}, or use the checkpoint from there.",
                      "Add dropout, weight decay or augmentation, or get more data."),
@@ -110,6 +112,7 @@ class OverfittingDetector(TrailDetector):
     failure_mode = FailureMode.OVERFITTING
     required_signals = ("loss",)
     attribution_rules = _RULES
+    sensitivity_scales = scales(gap=PART, high_gap=DISTANCE)
 
     gap: float = 0.1
     high_gap: float = 0.25

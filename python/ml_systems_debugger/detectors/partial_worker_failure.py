@@ -26,6 +26,7 @@ from ..core import (
     check_count,
     detectors,
 )
+from ..core.sensitivity import COUNT, scales
 from ._collective_calls import follow_calls, not_joined
 from ._lasting import TAIL, Lasting, Tail, keep_all
 from ._straggler_findings import ident
@@ -108,6 +109,7 @@ class PartialWorkerFailureDetector(BaseDetector):
     failure_mode = FailureMode.PARTIAL_WORKER_FAILURE
     required_signals = (*_VALUES, *_CALLS)
     attribution_rules = WORKER
+    sensitivity_scales = scales(missing=COUNT.within(2), persistence=COUNT.within(2))
 
     missing: int = 16
     persistence: int = 8

@@ -21,6 +21,7 @@ from ..core import (
     check_count,
     detectors,
 )
+from ..core.sensitivity import COUNT, scales
 from ._layers import LayerDetector, Rows
 from ._streaks import Turn
 from ._trail import Floats, evidence
@@ -33,7 +34,9 @@ _RULES = (
         "PRC001", FailureMode.PRECISION_LOSS, RootCause.LOW_PRECISION_UPDATE_LOSS, 0.75,
         "Updates round to nothing since step {onset_step} in {standing} of {layers} layers: they "
         "are smaller than the resolution of the parameters.",
-        lowers=((Condition("lr", "<=", 1e-7, "the learning rate is {lr}"), 0.5),),
+        lowers=((Condition("lr", "<=", 1e-7, "the learning rate is {lr}"), 0.5),
+                (Condition("lead.dead_units", ">=", 0, "units had died before"), 0.2),
+                (Condition("lead.vanishing_gradients", ">=", 0, "gradients had vanished"), 0.4)),
         remediation=("Keep master weights in float32, or round stochastically.",),
         source=_SOURCE,
     ),
@@ -96,6 +99,7 @@ class PrecisionLossDetector(LayerDetector):
     failure_mode = FailureMode.PRECISION_LOSS
     required_signals = ("update_ratio",)
     attribution_rules = _RULES
+    sensitivity_scales = scales(persistence=COUNT.within(2))
     followed = ("update_ratio",)
     witnesses = ("lr", "grad_norm", "skipped_step")
 

@@ -27,6 +27,7 @@ from ..core import (
     check_range,
     detectors,
 )
+from ..core.sensitivity import COUNT, DISTANCE, RATIO, scales
 from ._lasting import TAIL, Lasting, Tail, keep_all, keep_quiet
 from ._pace import BUSY, TIMES, Floats, aligned, distances, places, reference
 from ._straggler_findings import begun, extend, finding_of, ident, is_pace, pace_of, told_once
@@ -117,6 +118,12 @@ class StragglerEffectDetector(BaseDetector):
     failure_mode = FailureMode.STRAGGLER_EFFECT
     required_signals = TIMES
     attribution_rules = STRAGGLER
+    sensitivity_scales = scales(
+        score=RATIO.within(0.01, 0.99),
+        sigmas=DISTANCE,
+        rounds=COUNT.within(2, _CALM),
+        job_ratio=RATIO.within(1.01),
+    )
 
     score: float = 0.75
     sigmas: float = 6.0

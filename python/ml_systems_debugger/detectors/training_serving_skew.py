@@ -35,6 +35,7 @@ from ..core import (
     detectors,
 )
 from ..core.arrays import on_host
+from ..core.sensitivity import DISTANCE, RISK, scales
 from ..kernels import (
     NumberComparison,
     NumberSample,
@@ -157,6 +158,9 @@ class TrainingServingSkewDetector(BaseDetector):
     failure_mode = FailureMode.TRAINING_SERVING_SKEW
     required_signals = (_FEATURE, *_SIDES, _DIVERGENCE)
     attribution_rules = _SKEW
+    sensitivity_scales = scales(
+        q=RISK, effect=DISTANCE, high_effect=DISTANCE, kl_threshold=DISTANCE
+    )
 
     q: float = 0.01
     effect: float = 0.1
