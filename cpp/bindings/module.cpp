@@ -4,6 +4,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The native core; use it through ml_systems_debugger.kernels.";
   register_runtime(m);
   register_arrays(m);
+  register_spans(m);
   register_distributions(m);
   register_folds(m);
   register_ranges(m);

@@ -5,6 +5,7 @@
 
 void register_runtime(pybind11::module_ &m);
 void register_arrays(pybind11::module_ &m);
+void register_spans(pybind11::module_ &m);
 void register_distributions(pybind11::module_ &m);
 void register_folds(pybind11::module_ &m);
 void register_ranges(pybind11::module_ &m);

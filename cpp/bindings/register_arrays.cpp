@@ -1,33 +1,21 @@
 // Norms, non-finite scans and digests. The entries are plain C calls rather than pybind11's: an
 // array of 64 floats is looked at in less time than pybind11 takes to convert its arguments.
-#include <unistd.h>
-
-#include <cerrno>
-#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "bindings/array_input.hpp"
 #include "bindings/module.hpp"
-#include "mlsd/targets.hpp"
+#include "bindings/stats.hpp"
+#include "bindings/without_gil.hpp"
 
 namespace py = pybind11;
 using mlsd_bindings::Input;
+using mlsd_bindings::Stats;
+using mlsd_bindings::Told;
+using mlsd_bindings::without_gil;
 
 namespace {
-
-// Below this many bytes the work takes less time than giving up the GIL and taking it back.
-constexpr std::size_t kGilBytes = std::size_t{1} << 17;
-
-template <typename F>
-auto without_gil(std::size_t bytes, F work) {
-  if (bytes < kGilBytes) return work();
-  PyThreadState *state = PyEval_SaveThread();
-  auto result = work();
-  PyEval_RestoreThread(state);
-  return result;
-}
 
 std::size_t bytes_of(const mlsd::ArrayRef &array) { return array.n * mlsd::item_size(array.dtype); }
 
@@ -201,34 +189,6 @@ PyObject *digest_many(PyObject *, PyObject *xs) {
 
 // ---- TensorStats ------------------------------------------------------------------------------
 
-// What is told of the finite values: NaN where there is none.
-struct Told {
-  const mlsd::BlockStats &all;
-  double finite;
-
-  Told(const mlsd::BlockStats &stats, std::uint64_t size)
-      : all(stats), finite(static_cast<double>(size - stats.nan - stats.posinf - stats.neginf)) {}
-  double or_nan(double value) const { return finite == 0 ? std::nan("") : value; }
-  double min() const { return or_nan(all.min); }
-  double max() const { return or_nan(all.max); }
-  double absmax() const { return or_nan(all.max > -all.min ? all.max : -all.min); }
-  double mean() const { return or_nan(all.mean); }
-  double std() const {
-    return finite == 0 ? std::nan("")
-                       : all.deviations.scale * std::sqrt(all.deviations.sum / finite);
-  }
-};
-
-// Everything about a tensor, or about a run of its blocks: mergeable, see tensor_stats.hpp.
-struct Stats {
-  mlsd::StatsRange range;
-  mlsd::BlockStats all;
-  bool digested = false;
-
-  void finish() { all = mlsd::total(range); }
-  Told told() const { return {all, range.elements}; }
-};
-
 Stats make_stats(const Input &in, std::uint64_t start, bool with_digest) {
   Stats stats;
   stats.digested = with_digest;
@@ -340,210 +300,6 @@ void tensor_stats_many(const py::object &xs, const py::buffer &out, bool with_di
   });
 }
 
-// ---- spans of a buffer, for readers of files --------------------------------------------------
-
-struct Span {
-  std::int64_t offset, count, start, dtype;
-};
-struct SpanRow {
-  std::uint64_t nan, posinf, neginf, zero, subnormal;
-  double min, max, abs_sum, mean, squares_scale, squares_sum, deviations_scale, deviations_sum;
-  std::int64_t first_nonfinite;
-  std::uint64_t digest;
-  std::int64_t count;
-};
-
-template <typename T>
-T *rows_of(const py::buffer_info &info, const char *name, std::size_t *count) {
-  const std::size_t bytes = static_cast<std::size_t>(info.size * info.itemsize);
-  if (bytes % sizeof(T) != 0)
-    throw py::value_error(std::string(name) + ": rows of " + std::to_string(sizeof(T)) +
-                          " bytes are needed, got " + std::to_string(bytes) + " bytes");
-  *count = bytes / sizeof(T);
-  return static_cast<T *>(info.ptr);
-}
-
-void check_span(const Span &span, std::size_t index, std::size_t size) {
-  const auto refuse = [&](const std::string &what) {
-    throw py::value_error("spans[" + std::to_string(index) + "]: " + what);
-  };
-  if (span.dtype < 0 || static_cast<std::size_t>(span.dtype) >= mlsd::kDtypeCount)
-    refuse("dtype " + std::to_string(span.dtype) + " is unknown");
-  if (span.count < 0 || static_cast<std::size_t>(span.count) > mlsd::kBlock)
-    refuse("count lies between 0 and " + std::to_string(mlsd::kBlock) + ", got " +
-           std::to_string(span.count));
-  if (span.start < 0 || span.start % 8 != 0)
-    refuse("start is a multiple of 8, got " + std::to_string(span.start));
-  const std::size_t bytes =
-      static_cast<std::size_t>(span.count) * mlsd::item_size(static_cast<mlsd::Dtype>(span.dtype));
-  if (span.offset < 0 || static_cast<std::size_t>(span.offset) > size ||
-      bytes > size - static_cast<std::size_t>(span.offset))
-    refuse(std::to_string(bytes) + " bytes from byte " + std::to_string(span.offset) +
-           " on leave the buffer of " + std::to_string(size) + " bytes");
-}
-
-void fill(const mlsd::BlockStats &s, std::int64_t first, std::uint64_t digest, std::int64_t count,
-          SpanRow *row) {
-  *row = {s.nan,
-          s.posinf,
-          s.neginf,
-          s.zero,
-          s.subnormal,
-          s.min,
-          s.max,
-          s.abs_sum,
-          s.mean,
-          s.squares.scale,
-          s.squares.sum,
-          s.deviations.scale,
-          s.deviations.sum,
-          first,
-          digest,
-          count};
-}
-
-void measure_span(const mlsd::ArrayKernels &kernels, const char *buffer, const Span &span,
-                  SpanRow *row) {
-  const mlsd::Dtype dtype = static_cast<mlsd::Dtype>(span.dtype);
-  const std::size_t n = static_cast<std::size_t>(span.count);
-  const char *data = buffer + span.offset;
-  mlsd::BlockStats s;
-  kernels.block_stats(data, n, dtype, &s);
-  const bool bad = s.nan + s.posinf + s.neginf != 0;
-  const std::size_t first = bad ? kernels.first_nonfinite(data, n, dtype) : n;
-  fill(s, bad ? static_cast<std::int64_t>(first) : -1,
-       kernels.digest(data, n * mlsd::item_size(dtype), static_cast<std::uint64_t>(span.start)),
-       span.count, row);
-}
-
-void measure_spans(const py::buffer &buffer, const py::buffer &spans, const py::buffer &rows) {
-  const py::buffer_info data = buffer.request(), from = spans.request(), into = rows.request(true);
-  std::size_t count = 0, room = 0;
-  const Span *first = rows_of<Span>(from, "spans", &count);
-  SpanRow *out = rows_of<SpanRow>(into, "rows", &room);
-  if (room != count)
-    throw py::value_error("rows: " + std::to_string(count) + " are needed, got " +
-                          std::to_string(room));
-  const std::size_t size = static_cast<std::size_t>(data.size * data.itemsize);
-  for (std::size_t i = 0; i < count; ++i) check_span(first[i], i, size);
-  const mlsd::ArrayKernels &kernels = *mlsd::active_target().arrays;
-  const char *base = static_cast<const char *>(data.ptr);
-  without_gil(size, [&] {
-    for (std::size_t i = 0; i < count; ++i) measure_span(kernels, base, first[i], &out[i]);
-    return 0;
-  });
-}
-
-// A block of a file, read in pieces that stay in the cache while they are looked at. 0: the row is
-// written. 1: a second look at all of it is needed, as measure_spans takes. 2: the file ends
-// before. Below zero: an error of the system, negated.
-class FileBlock {
- public:
-  FileBlock(int fd, std::int64_t place, const Span &span, char *buffer)
-      : fd_(fd), place_(place), span_(span), buffer_(buffer) {}
-
-  int measure(const mlsd::ArrayKernels &kernels, SpanRow *row) {
-    kernels_ = &kernels;
-    item_ = mlsd::item_size(static_cast<mlsd::Dtype>(span_.dtype));
-    mlsd::BlockStats s;
-    const bool whole =
-        kernels.stream_stats(static_cast<std::size_t>(span_.count),
-                             static_cast<mlsd::Dtype>(span_.dtype), &FileBlock::next, this, &s);
-    if (failure_ != 0) return failure_;
-    if (!whole || s.nan + s.posinf + s.neginf != 0) return 1;
-    fill(s, -1, digest_, span_.count, row);
-    return 0;
-  }
-
- private:
-  static const void *next(void *self, std::size_t first, std::size_t count) {
-    FileBlock *block = static_cast<FileBlock *>(self);
-    return block->read(first * block->item_, count * block->item_);
-  }
-
-  const void *read(std::size_t from, std::size_t bytes) {
-    for (std::size_t done = 0; done < bytes;) {
-      const ssize_t got = pread(fd_, buffer_ + done, bytes - done,
-                                static_cast<off_t>(place_) + static_cast<off_t>(from + done));
-      if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) {
-        failure_ = got == 0 ? 2 : -errno;
-        return nullptr;
-      }
-      done += static_cast<std::size_t>(got);
-    }
-    digest_ += kernels_->digest(buffer_, bytes, static_cast<std::uint64_t>(span_.start) + from);
-    return buffer_;
-  }
-
-  int fd_;
-  std::int64_t place_;
-  Span span_;
-  char *buffer_;
-  const mlsd::ArrayKernels *kernels_ = nullptr;
-  std::size_t item_ = 1;
-  std::uint64_t digest_ = 0;
-  int failure_ = 0;
-};
-
-int measure_file(int fd, std::int64_t place, const py::buffer &span, const py::buffer &buffer,
-                 const py::buffer &row) {
-  const py::buffer_info from = span.request(), room = buffer.request(true),
-                        into = row.request(true);
-  std::size_t spans = 0, rows = 0;
-  const Span *one = rows_of<Span>(from, "span", &spans);
-  SpanRow *out = rows_of<SpanRow>(into, "row", &rows);
-  if (spans != 1 || rows != 1) throw py::value_error("span and row: one of each is needed");
-  if (place < 0) throw py::value_error("place is at least 0, got " + std::to_string(place));
-  check_span(*one, 0, SIZE_MAX);
-  const std::size_t item = mlsd::item_size(static_cast<mlsd::Dtype>(one->dtype));
-  if (static_cast<std::size_t>(room.size * room.itemsize) < mlsd::kPiece * item)
-    throw py::value_error("buffer: " + std::to_string(mlsd::kPiece * item) +
-                          " bytes are needed, got " + std::to_string(room.size * room.itemsize));
-  const mlsd::ArrayKernels &kernels = *mlsd::active_target().arrays;
-  FileBlock block(fd, place, *one, static_cast<char *>(room.ptr));
-  // Not gil_scoped_release: a thread that outlives the interpreter is ended where it takes the GIL
-  // back, and a destructor would then end the process.
-  return without_gil(kGilBytes, [&] { return block.measure(kernels, out); });
-}
-
-// The rows of one tensor, in order; all but the last are whole blocks.
-Stats combine_rows(const py::buffer &rows) {
-  const py::buffer_info info = rows.request();
-  std::size_t count = 0;
-  const SpanRow *row = rows_of<SpanRow>(info, "rows", &count);
-  Stats stats;
-  stats.digested = true;
-  for (std::size_t i = 0; i < count; ++i) {
-    const SpanRow &r = row[i];
-    mlsd::StatsRange one;
-    one.start = stats.range.elements;
-    one.elements = static_cast<std::uint64_t>(r.count);
-    one.digest = r.digest;
-    mlsd::StatsNode node;
-    node.elements = one.elements;
-    node.index = one.start / mlsd::kBlock;
-    node.stats.nan = r.nan;
-    node.stats.posinf = r.posinf;
-    node.stats.neginf = r.neginf;
-    node.stats.zero = r.zero;
-    node.stats.subnormal = r.subnormal;
-    node.stats.min = r.min;
-    node.stats.max = r.max;
-    node.stats.abs_sum = r.abs_sum;
-    node.stats.mean = r.mean;
-    node.stats.squares = {r.squares_scale, r.squares_sum};
-    node.stats.deviations = {r.deviations_scale, r.deviations_sum};
-    one.nodes.push_back(node);
-    if (!mlsd::append(&stats.range, one))
-      throw py::value_error("rows[" + std::to_string(i) + "]: the one before holds " +
-                            std::to_string(row[i - 1].count) + " elements, not a whole block of " +
-                            std::to_string(mlsd::kBlock));
-  }
-  stats.finish();
-  return stats;
-}
-
 PyMethodDef fast_calls[] = {
 #define MLSD_FAST(name, doc)                                                 \
   {#name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(name)), \
@@ -600,14 +356,4 @@ void register_arrays(py::module_ &m) {
 
   m.def("tensor_stats_many", &tensor_stats_many, py::arg("xs"), py::arg("out"), py::kw_only(),
         py::arg("digest") = false, "Write one row per array into `out`.");
-  m.def("measure_spans", &measure_spans, py::arg("buffer"), py::arg("spans"), py::arg("rows"),
-        "Write the statistics, first non-finite place and digest of spans of a buffer into rows.");
-  m.def("measure_file", &measure_file, py::arg("fd"), py::arg("place"), py::arg("span"),
-        py::arg("buffer"), py::arg("row"),
-        "Read a span of a file piece by piece into a buffer and write its row; 0 where that is "
-        "done, 1 where measure_spans has to see it whole, 2 where the file ends before, else an "
-        "errno, negated.");
-  m.attr("PIECE") = static_cast<std::size_t>(mlsd::kPiece);
-  m.def("combine_rows", &combine_rows, py::arg("rows"),
-        "Return the statistics of a tensor from the rows of its blocks, in order.");
 }

@@ -6,22 +6,14 @@
 
 #include "bindings/array_input.hpp"
 #include "bindings/module.hpp"
+#include "bindings/without_gil.hpp"
 #include "mlsd/live.hpp"
 
 namespace py = pybind11;
 using mlsd_bindings::Input;
+using mlsd_bindings::without_gil;
 
 namespace {
-
-constexpr std::size_t kGilBytes = std::size_t{1} << 17;
-
-template <typename F>
-void without_gil(std::size_t bytes, F work) {
-  if (bytes < kGilBytes) return work();
-  PyThreadState *state = PyEval_SaveThread();
-  work();
-  PyEval_RestoreThread(state);
-}
 
 // A writable, dense buffer of one kind of element.
 class Room {
