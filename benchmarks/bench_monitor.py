@@ -2,11 +2,11 @@
 
     python benchmarks/bench_monitor.py fixed        # a step over 148 small tensors
     python benchmarks/bench_monitor.py live         # a step of all detectors
-    python benchmarks/bench_monitor.py transformer  # 10 M parameters, 2,048 tokens a batch
+    python benchmarks/bench_monitor.py transformer [--pairs]  # 10 M parameters, 2,048 tokens
     python benchmarks/bench_monitor.py memory       # the same model, bytes
 
 `fixed`: the step hook and `monitor.step`, with all that the detectors take in their
-blocks of 16 steps, as a mean over 640 steps; beside it the pass over the same bytes
+blocks of 16 steps, as a mean over 1,600 steps; beside it the pass over the same bytes
 alone (one call on plain arrays). `live`: what all detectors take for a step that
 comes in blocks of 16, as the monitor gives them, and for steps that come one by
 one. `transformer`: steps of real training in random order of the ways to watch,
@@ -19,8 +19,10 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+import tempfile
 import time
 import tracemalloc
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,7 +35,7 @@ from ml_systems_debugger.kernels import set_num_threads
 from ml_systems_debugger.kernels.live import live_norms
 from ml_systems_debugger.monitoring._steps import StepBuffer
 
-TENSORS, VALUES, STEPS, WARM, BLOCK = 148, 64, 640, 160, 16
+TENSORS, VALUES, STEPS, WARM, BLOCK = 148, 64, 1600, 800, 16
 TOKENS, WIDTH, LAYERS, WORDS, LENGTH = 2048, 320, 7, 3200, 256
 
 
@@ -47,7 +49,9 @@ def microseconds(call: Callable[[], object], rounds: int = 400) -> float:
     return statistics.median(taken) * 1e6
 
 
-def small_steps(anew: bool) -> tuple[Monitor, list[float], list[float], tuple[Any, ...]]:
+def small_steps(
+    anew: bool, **more: Any
+) -> tuple[Monitor, list[float], list[float], tuple[Any, ...]]:
     """Watch steps over many small tensors; return the seconds of hooks and of steps.
 
     Parameters
@@ -55,12 +59,14 @@ def small_steps(anew: bool) -> tuple[Monitor, list[float], list[float], tuple[An
     anew : bool
         Whether gradients are other tensors at every step, as after `zero_grad`: their
         Python objects and their places in the caches are then new as well.
+    more
+        Options of the monitor.
     """
     parameters = torch.nn.ParameterList(
         torch.nn.Parameter(torch.randn(VALUES)) for _ in range(TENSORS)
     )
     optimizer = torch.optim.SGD(parameters.parameters(), 1e-2)
-    monitor = Monitor(parameters, optimizer, action="none")
+    monitor = Monitor(parameters, optimizer, action="none", **more)
     rng = np.random.default_rng(0)
     data = [parameter.data for parameter in parameters]
     noise = [torch.randn(VALUES) for _ in range(TENSORS)]
@@ -93,8 +99,10 @@ def small_steps(anew: bool) -> tuple[Monitor, list[float], list[float], tuple[An
 def fixed() -> None:
     """Print what a step over many small tensors costs."""
     columns = []
-    for anew in (False, True):
-        _, hooks, steps, gradients = small_steps(anew)
+    folder = tempfile.TemporaryDirectory()
+    ring = {"recorder": f"{folder.name}/run.ring"}
+    for anew, more in ((False, {}), (True, {}), (True, ring), (True, {"overhead": 0.01})):
+        monitor, hooks, steps, gradients = small_steps(anew, **more)
         arrays = tuple(gradient.numpy() for gradient in gradients)
         norms, there = np.zeros(TENSORS), np.zeros(TENSORS, np.bool_)
         data = microseconds(lambda: live_norms(arrays, norms, there))  # noqa: B023 - called here
@@ -112,10 +120,12 @@ def fixed() -> None:
         "the pass alone, over plain arrays",
         "all, beyond that pass",
     )
-    print(f"| {TENSORS} tensors of {VALUES} values, us a step | gradients in place | made anew |")
-    print("|---|---|---|")
-    for title, one, other in zip(rows, *columns, strict=True):
-        print(f"| {title} | {one:.1f} | {other:.1f} |")
+    print(f"| {TENSORS} tensors of {VALUES} values, us a step | gradients in place | made anew "
+          "| and a recorder | overhead=0.01 |\n|---|---|---|---|---|")  # fmt: skip
+    for title, *told in zip(rows, *columns, strict=True):
+        print(f"| {title} | {' | '.join(f'{one:.1f}' for one in told)} |")
+    print(f"\nWith the budget: {monitor.budget}.")
+    folder.cleanup()
 
 
 USUAL = {
@@ -227,8 +237,8 @@ class Training:
             parameter.grad.norm().item()
 
 
-def transformer(rounds: int) -> None:
-    """Print how much slower training is."""
+def transformer(seconds: float, pairs: bool) -> None:
+    """Print how much slower training is; with `pairs` the monitor alone, more often."""
     training = Training()
     every = Monitor(training.model, training.optimizer, action="none", update_every=1)
     pre_hooks = training.optimizer._optimizer_step_pre_hooks
@@ -252,28 +262,33 @@ def transformer(rounds: int) -> None:
         "norm().item() of every gradient in a loop": lambda: training.step(training.norms),
         "torch.autograd.detect_anomaly": anomaly,
     }
+    if pairs:
+        ways = dict(list(ways.items())[:2])
     pre_hooks.clear()
+    warnings.filterwarnings("ignore", "Anomaly Detection")
     taken: dict[str, list[float]] = {name: [] for name in ways}
     costs = []
     chance = random.Random(0)
-    for number in range(rounds + 2):
-        order = [*ways, "none"]
+    number, until = 0, time.perf_counter() + seconds
+    while number < 5 or time.perf_counter() < until:
+        number += 1
+        order = list(ways) if pairs else [*ways, "none"]
         chance.shuffle(order)
         own: dict[str, list[float]] = {}
         for name in order:
             before, began = every.cost, time.perf_counter()
             ways[name]()
             own.setdefault(name, []).append(time.perf_counter() - began)
-            if name.startswith("Monitor") and number >= 2:
+            if name.startswith("Monitor") and number > 2:
                 costs.append(every.cost - before)
-        if number < 2:
+        if number <= 2:
             continue
         for name, seconds in own.items():
             taken[name].append(statistics.mean(seconds))
     size = sum(parameter.numel() for parameter in training.parameters)
     alone = statistics.median(taken["none"])
     what = f"{size / 1e6:.1f} M parameters in {len(training.parameters)} tensors, {TOKENS} tokens"
-    print(f"| {what}, {rounds} rounds | ms a step | slower by |\n|---|---|---|")
+    print(f"| {what}, {number - 2} rounds | ms a step | slower by |\n|---|---|---|")
     for name, seconds in taken.items():
         ratios = [a / b - 1 for a, b in zip(seconds, taken["none"], strict=True)]
         error = 2 * statistics.stdev(ratios) / len(ratios) ** 0.5
@@ -311,7 +326,8 @@ def main() -> None:
     """Print one table, or all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", nargs="*", default=["fixed", "live", "transformer", "memory"])
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=70, help="for the transformer")
+    parser.add_argument("--pairs", action="store_true", help="the transformer with ours alone")
     parser.add_argument("--threads", type=int, default=0, help="0 leaves what is usual")
     options = parser.parse_args()
     if options.threads:
@@ -319,7 +335,7 @@ def main() -> None:
         set_num_threads(options.threads)
     parts: dict[str, Callable[[], None]] = {
         "fixed": fixed, "live": live, "memory": memory,
-        "transformer": lambda: transformer(options.rounds),
+        "transformer": lambda: transformer(options.seconds, options.pairs),
     }  # fmt: skip
     for name in options.part:
         parts[name]()

@@ -82,12 +82,13 @@ class SeriesTable:
         If shapes, dtypes or the order of steps are not as said.
     """
 
-    __slots__ = ("_by_series", "keys", "steps", "values")
+    __slots__ = ("_by_series", "_finite", "keys", "steps", "values")
 
     keys: TableKeys
     steps: Steps
     values: Floats
     _by_series: Floats | None
+    _finite: bool | None
 
     def __init__(self, keys: TableKeys, steps: Steps, values: Floats) -> None:
         if steps.dtype != np.int64 or values.dtype != np.float64 or not values.flags.c_contiguous:
@@ -116,6 +117,7 @@ class SeriesTable:
         put(self, "steps", steps)
         put(self, "values", values)
         put(self, "_by_series", None)  # made when first asked for
+        put(self, "_finite", None)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a SeriesTable is read-only: {name!r} cannot be set")
@@ -123,6 +125,13 @@ class SeriesTable:
     def __len__(self) -> int:
         """Return the number of values."""
         return self.values.size
+
+    @property
+    def finite(self) -> bool:
+        """Whether no value is NaN or infinite; looked at once."""
+        if self._finite is None:
+            object.__setattr__(self, "_finite", bool(np.isfinite(self.values).all()))
+        return bool(self._finite)
 
     def series(self, column: int) -> Series:
         """Return one column as a series."""

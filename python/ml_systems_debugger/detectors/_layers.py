@@ -177,8 +177,8 @@ class LayerDetector(BaseDetector):
                     started = state["started"][rows]
                     state["started"][rows] = np.where(count == 0, steps[0], started)
                 holds = self.bad_many(state, rows, part.keys, values)
-                busy = holds.any(axis=0) | state["open"][rows]
-                if busy.any():
+                if holds.any() or state["open"].any():
+                    busy = holds.any(axis=0) | state["open"][rows]
                     every = np.arange(len(state.keys))[rows]
                     for at in np.flatnonzero(busy).tolist():
                         self._turns(state, int(every[at]), part.keys[at], holds[:, at], steps)

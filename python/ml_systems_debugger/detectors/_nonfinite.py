@@ -99,10 +99,8 @@ class NonFiniteDetector(BaseDetector):
     def _table(self, state: FoldState, table: SeriesTable) -> None:
         """Fold many series at once: what is finite, of series where nothing is open, is counted."""
         rows, values = state.rows(table.keys), table.values
-        busy = state["open"][rows].copy()  # what is folded below closes some
-        if has_nonfinite(values):
-            busy |= ~np.isfinite(values).all(axis=0)
-        if busy.any():
+        if not table.finite or state["open"].any():
+            busy = ~np.isfinite(values).all(axis=0) | state["open"][rows]
             for at in np.flatnonzero(busy).tolist():
                 self._scalars(state, table.series(at))
             rows, values = np.arange(len(state.keys))[rows][~busy], values[:, ~busy]
