@@ -19,6 +19,7 @@ from ml_systems_debugger import (
     diagnose,
 )
 from ml_systems_debugger.detectors import StragglerEffectDetector
+from ml_systems_debugger.detectors._lasting import TAIL, Lasting, Tail, keep_quiet
 
 DETECTOR = StragglerEffectDetector()
 
@@ -191,3 +192,26 @@ def test_too_few_values_are_not_judged() -> None:
 def test_parameters_are_checked(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(bad))):
         StragglerEffectDetector(**bad)
+
+
+def test_the_short_way_of_quiet_values_keeps_what_the_long_one_keeps() -> None:
+    rng = np.random.default_rng(0)
+    long, short = (np.full((3, TAIL), np.nan) for _ in range(2))
+    long_steps, short_steps = np.zeros(TAIL, np.int64), np.zeros(TAIL, np.int64)
+    step = 0
+    for size in (1, 3, TAIL - 1, 2, TAIL, 5 * TAIL, 1, 16, 7):
+        excess, facts = rng.random(size), rng.normal(size=(2, size))
+        steps = np.arange(step, step + size)
+        step += size
+        tail = Tail.of(long, long_steps, excess, facts, steps)
+        assert list(Lasting(8, 5, 8).turns(tail, False)) == []
+        tail.keep(long, long_steps)
+        assert keep_quiet(short, short_steps, excess, facts, steps)
+        np.testing.assert_array_equal(short, long)
+        held = np.isfinite(long[0])
+        np.testing.assert_array_equal(short_steps[held], long_steps[held])
+    for loud in (1.5, np.nan):
+        before = short.copy()
+        given = np.array([0.5, loud])
+        assert not keep_quiet(short, short_steps, given, np.zeros((2, 2)), np.arange(2))
+        np.testing.assert_array_equal(short, before)
