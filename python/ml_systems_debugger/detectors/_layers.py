@@ -66,13 +66,10 @@ class LayerDetector(BaseDetector):
     """Names of quantities of which only the last values are remembered."""
     columns: ClassVar[dict[str, Column]] = {}
     """Further columns that `bad` keeps."""
+    persistence: int
+    """Values in a row that make an occurrence: a parameter of every subclass."""
     calm: ClassVar[int] = 3
     """Values in a row that end an occurrence."""
-
-    @property
-    @abstractmethod
-    def need(self) -> int:
-        """Values in a row that make an occurrence."""
 
     @abstractmethod
     def bad(
@@ -222,7 +219,7 @@ class LayerDetector(BaseDetector):
         self, state: FoldState, row: int, key: SeriesKey, holds: npt.NDArray[np.bool_],
         steps: npt.NDArray[np.int64],
     ) -> None:  # fmt: skip
-        for turn in streaks(state, row, holds, steps, self.need, self.calm):
+        for turn in streaks(state, row, holds, steps, self.persistence, self.calm):
             place = str(row)
             if turn.kind == "open":
                 if state["opened"][row] >= _SEPARATE:
@@ -247,14 +244,14 @@ class LayerDetector(BaseDetector):
     def conclude(self, state: Any) -> DetectionResult:
         """Return what the state says; see `BaseDetector.conclude`."""
         rows = [(r, k) for r, k in self.rows(state, *self.followed) if k.layer is not None]
-        ready = [key.name for row, key in rows if state["count"][row] >= self.need]
+        ready = [key.name for row, key in rows if state["count"][row] >= self.persistence]
         more: dict[str, Any] = {"judged": tuple(dict.fromkeys(ready))}
         if not ready:
             what = " or ".join(f"{name} per layer" for name in self.followed)
             if rows:
                 most = max(int(state["count"][row]) for row, _ in rows)
                 more["outcome"] = Outcome.INSUFFICIENT
-                more["reason"] = f"{most} values of {what}, {self.need} are needed"
+                more["reason"] = f"{most} values of {what}, {self.persistence} are needed"
             else:
                 more["outcome"] = Outcome.NOT_APPLICABLE
                 more["reason"] = f"no {what} is in the input"

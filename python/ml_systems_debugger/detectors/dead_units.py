@@ -127,11 +127,6 @@ class DeadUnitsDetector(LayerDetector):
         check_fraction(share=self.share, certain=self.certain)
         check_count(2, persistence=self.persistence)
 
-    @property
-    def need(self) -> int:
-        """Measurements in a row."""
-        return self.persistence
-
     def bad(
         self, state: FoldState, row: int, key: SeriesKey, values: Floats
     ) -> npt.NDArray[np.bool_]:

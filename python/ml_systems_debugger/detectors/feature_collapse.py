@@ -107,11 +107,6 @@ class FeatureCollapseDetector(LayerDetector):
         check_range("part", self.part, 0.0, 0.5, open_low=True)
         check_count(2, persistence=self.persistence)
 
-    @property
-    def need(self) -> int:
-        """Measurements in a row."""
-        return self.persistence
-
     def bad(
         self, state: FoldState, row: int, key: SeriesKey, values: Floats
     ) -> npt.NDArray[np.bool_]:

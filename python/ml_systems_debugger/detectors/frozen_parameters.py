@@ -113,11 +113,6 @@ class FrozenParametersDetector(LayerDetector):
     def __post_init__(self) -> None:
         check_count(2, persistence=self.persistence)
 
-    @property
-    def need(self) -> int:
-        """Measurements in a row."""
-        return self.persistence
-
     def bad(
         self, state: FoldState, row: int, key: SeriesKey, values: Floats
     ) -> npt.NDArray[np.bool_]:
