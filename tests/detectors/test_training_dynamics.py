@@ -267,3 +267,33 @@ def test_one_fault_is_one_story_with_its_cause_first() -> None:
     report = diagnose(run(lr=rate, loss=loss))
     assert str(report.attributions[0].cause) == "learning_rate_schedule_fault"
     assert len({a.story for a in report.attributions}) == 1
+
+
+@pytest.mark.parametrize("cut", [1, 30, 31, 32])
+def test_the_loss_beside_a_jump_does_not_depend_on_the_chunks(cut: int) -> None:
+    steps = np.arange(60)
+    rate, loss = np.where(steps < 31, 1e-3, 1.0), np.where(steps < 32, 1.0, 9.0)
+    loss[25] = np.nan
+    series = [
+        Series(Key("lr"), steps, rate),
+        Series(Key("loss", replica_id="0"), steps[:1], loss[:1]),  # it ends at once
+        Series(Key("loss", replica_id="1"), steps, loss),
+    ]
+    detector = LearningRateInstabilityDetector()
+    told = detector.detect(SignalSet(series)).to_dict()
+    assert told["evidence"]["loss_rise"] == 9.0
+    assert detector.detect(SignalSet(series[::-1])).to_dict() == told
+    state = detector.init()
+    for part in (SignalSet(series).between(None, cut), SignalSet(series).between(cut, None)):
+        detector.update(state, part)
+    assert detector.conclude(state).to_dict() == told
+
+
+def test_a_run_goes_on_after_a_restart_whatever_the_order_of_the_series() -> None:
+    steps = np.arange(80)
+    before = Series(Key("lr"), steps[:40], np.full(40, 1e-3))
+    after = Series(Key("lr", segment=1), steps[40:], np.where(steps[40:] < 45, 1e-3, 1.0))
+    detector = LearningRateInstabilityDetector()
+    told = detector.detect(SignalSet([before, after])).to_dict()
+    assert (told["onset_step"], told["evidence"]["after_restart"]) == (45, True)
+    assert detector.detect(SignalSet([after, before])).to_dict() == told

@@ -149,12 +149,13 @@ class LearningRateInstabilityDetector(BaseDetector):
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
-        for one in chunk.named("lr"):
+        # What came before a restart first: the rest of the run inherits from it.
+        for one in sorted(chunk.named("lr"), key=lambda o: o.key.segment):
             if is_learning_rate(one.key) and len(one):
                 self._rates(state, one)
-        for one in chunk.named("loss"):
-            if is_training_loss(one.key) and len(one):
-                self._losses(state, one)
+        losses = [o for o in chunk.named("loss") if is_training_loss(o.key) and len(o)]
+        if losses or state.memory["jumps"]:
+            self._losses(state, losses)
         return tuple(state.take_events())
 
     def _rates(self, state: FoldState, one: Series) -> None:
@@ -233,32 +234,20 @@ class LearningRateInstabilityDetector(BaseDetector):
         """Return whether a measurement is among the first after a restart."""
         return bool(key.segment) and place - int(state["inherited"][row]) < 60
 
-    def _losses(self, state: FoldState, one: Series) -> None:
-        """Put the losses around each jump beside it, whatever the chunks."""
-        row = state.row(one.key)
-        values, steps = np.asarray(one.values), one.steps
-        place = (one.key.run, one.key.segment)
-        kept = state["losses"][row]
+    def _losses(self, state: FoldState, pieces: Sequence[Series]) -> None:
+        """Put the losses around each jump beside it, whatever the chunks and the series' order."""
         for fact in state.memory["jumps"]:
-            key = SeriesKey.from_list(fact["key"])
-            if (key.run, key.segment) != place:
-                continue
-            if key.replica_id is not None and key.replica_id != one.key.replica_id:
-                continue
-            at = int(np.searchsorted(steps, fact["onset_step"], "right"))
-            if (
-                not fact["before"]
-                and not fact["after"]
-                and fact.get("loss") in (None, str(one.key))
-            ):
-                past = np.concatenate([kept, values[max(0, at - _LOOK) : at]])
-                past = past[np.isfinite(past)][-_LOOK:]
-                fact["before"], fact["loss"] = past.tolist(), str(one.key)
-            if fact.get("loss") == str(one.key) and len(fact["after"]) < _LOOK:
-                room = _LOOK - len(fact["after"])
-                fact["after"] += values[at : at + room].tolist()
-        last = np.concatenate([kept, values[-_LOOK:]])[-_LOOK:]
-        state["losses"][row] = last
+            if "loss" not in fact:  # a jump of this chunk: all losses up to it are known
+                fact["loss"], fact["before"] = _losses_before(state, fact, pieces)
+            for one in pieces:
+                if fact["loss"] == one.key.to_list() and len(fact["after"]) < _LOOK:
+                    at = int(np.searchsorted(one.steps, fact["onset_step"], "right"))
+                    room = _LOOK - len(fact["after"])
+                    fact["after"] += np.asarray(one.values[at : at + room]).tolist()
+        for one in pieces:
+            row = state.row(one.key)
+            kept = np.concatenate([state["losses"][row], one.values[-_LOOK:]])
+            state["losses"][row] = kept[-_LOOK:]
 
     def conclude(self, state: Any) -> DetectionResult:
         """Return what the state says; see `BaseDetector.conclude`."""
@@ -311,3 +300,28 @@ class LearningRateInstabilityDetector(BaseDetector):
             evidence(**told, **levels, loss_rise=rise),
             f"{self.name}:{key}:{fact['onset_step']}",
         )
+
+
+def _losses_before(
+    state: FoldState, fact: dict[str, Any], pieces: Sequence[Series]
+) -> tuple[list[Any] | None, list[float]]:
+    """Return the training loss with most values just before a jump, and those that are finite."""
+    key = SeriesKey.from_list(fact["key"])
+    chosen: list[Any] | None = None
+    best: list[float] = []
+    here = {one.key: one for one in pieces}
+    known = {other for other in state.keys if is_training_loss(other)}
+    for other in sorted(known | here.keys(), key=lambda k: repr(k.to_list())):
+        if (other.run, other.segment) != (key.run, key.segment):
+            continue
+        if key.replica_id is not None and key.replica_id != other.replica_id:
+            continue
+        past = state["losses"][state.row(other)] if other in known else np.empty(0)
+        if other in here:
+            one = here[other]
+            at = int(np.searchsorted(one.steps, fact["onset_step"], "right"))
+            past = np.concatenate([past, one.values[max(0, at - _LOOK) : at]])[-_LOOK:]
+        past = past[np.isfinite(past)]
+        if len(past) > len(best):
+            chosen, best = other.to_list(), past.tolist()
+    return chosen, best
