@@ -59,8 +59,12 @@ def test_any_pattern_of_what_is_missing_comes_back() -> None:
                     if here:
                         expected.setdefault(key, ([], []))[0].append(step)
                         expected[key][1].append(value)
-            columns, last = buffer.last()
-            told = {buffer.keys[c]: v for c, v in zip(columns, last, strict=True)}
+            row = np.full(buffer.columns(), -99.0)
+            buffer.fill(row)
+            told = {k: v for k, v in zip(buffer.keys, row.tolist(), strict=True) if v != -99.0}
+            short = np.full(3, -99.0)
+            buffer.fill(short)
+            assert short.tolist()[: len(row)] == row[:3].tolist()
             assert told == {k: v[-1] for k, (s, v) in expected.items() if s[-1] == step}
         assert content(buffer.drain()) == expected
 

@@ -87,7 +87,8 @@ class RingFile:
             raise
         self._view = memoryview(self._map)
         self._row = np.full(columns, np.nan)
-        self._row.view(np.uint64)[:] = _ABSENT
+        self._bits = self._row.view(np.uint64)
+        self._bits[:] = _ABSENT
         self._keys: list[SeriesKey] = []
         self._generation = 0
         self._sequence = 0
@@ -111,9 +112,17 @@ class RingFile:
 
     def write(self, step: int, columns: npt.NDArray[np.int64], values: Floats) -> None:
         """Write one step: `values` [k] of the series in `columns` [k]; the others are absent."""
+        self.clear()[columns] = values
+        self.commit(step)
+
+    def clear(self) -> Floats:
+        """Return the row [columns] of the next step, everything in it absent, to be filled."""
+        self._bits[:] = _ABSENT
+        return self._row
+
+    def commit(self, step: int) -> None:
+        """Write the row as one step."""
         row = self._row
-        row.view(np.uint64)[:] = _ABSENT
-        row[columns] = values
         at = self._offset(self._sequence % self.slots)
         data = row.tobytes()
         head = struct.pack("<qd", step, time.time())

@@ -35,18 +35,18 @@ class Recorder:
         OSError
             If there is no room for the file.
         """
-        columns, values = buffer.last()  # which may be the first to have a column
+        known = buffer.columns()
         if self._ring is None:
-            self._ring = RingFile(self._path, self._slots, max(_LEAST, 2 * len(buffer.keys)))
+            self._ring = RingFile(self._path, self._slots, max(_LEAST, 2 * known))
         if buffer is not self._buffer:  # after a restart the columns are others
             self._buffer, self._names = buffer, 0
-        keys = buffer.keys[: self._ring.columns]
-        if len(keys) > self._names:
+        if min(known, self._ring.columns) > self._names:
+            keys = buffer.keys[: self._ring.columns]
             self._ring.names(keys)
             self._names = len(keys)
-        use = columns < len(keys)
-        self._ring.write(step, columns[use], values[use])
-        return len(buffer.keys) - len(keys)
+        buffer.fill(self._ring.clear())
+        self._ring.commit(step)
+        return max(known - self._ring.columns, 0)
 
     def signals(self) -> SignalSet:
         """Return what the file holds: the last steps."""

@@ -18,12 +18,21 @@ Place = slice | Places
 """Where in a group values belong."""
 
 
+def _span(places: list[int]) -> Place:
+    """Return indices as a slice where they are in order."""
+    start = places[0] if places else 0
+    if places == list(range(start, start + len(places))):
+        return slice(start, start + len(places))
+    return np.array(places, np.int64)
+
+
 class _Group:
     """One quantity of many series, such as a norm for every parameter: a row for every step."""
 
     def __init__(self, steps: int) -> None:
         self.keys: list[SeriesKey] = []
-        self.columns: list[int] = []  # of the buffer
+        self.columns: Places = np.empty(0, np.int64)  # of the buffer
+        self.span: Place = slice(0)  # the same
         self.rows: list[int] = []  # of the block: where anything was put
         self.values: Floats = np.empty((steps, 0))
         self.there: Bools = np.zeros((steps, 0), np.bool_)
@@ -110,7 +119,7 @@ class StepBuffer:
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = _Group(self.capacity)
-        places = []
+        places, columns = [], []
         held = {key: at for at, key in enumerate(group.keys)}
         for key in keys:
             at = held.get(key)
@@ -119,13 +128,14 @@ class StepBuffer:
                 group.keys.append(key)
                 self._grouped.add(key)
                 self._known.clear()  # a table of scalars may have held it
-                group.columns.append(self._column(key))
+                columns.append(self._column(key))
             places.append(at)
-        group.grow()
-        start = places[0] if places else 0
-        if places == list(range(start, start + len(places))):
-            return slice(start, start + len(places))
-        return np.array(places, np.int64)
+        if columns:
+            made = [*group.columns.tolist(), *columns]
+            group.span = _span(made)
+            group.columns = np.concatenate([group.columns, np.array(columns, np.int64)])
+            group.grow()
+        return _span(places)
 
     def put_group(
         self, name: str, where: Place, values: Floats, there: Bools | None = None
@@ -145,18 +155,28 @@ class StepBuffer:
         """Return what was put one by one at the newest step."""
         return self._scalars
 
-    def last(self) -> tuple[Places, Floats]:
-        """Return the columns that the newest step has, and their values."""
-        row = len(self.steps) - 1
-        columns = [np.array([self._column(key) for key, _ in self._scalars], np.int64)]
-        values = [np.array([value for _, value in self._scalars], np.float64)]
+    def fill(self, row: Floats) -> None:
+        """Put the values of the newest step into their columns, as far as `row` reaches."""
+        room, newest = len(row), len(self.steps) - 1
+        for key, value in self._scalars:
+            if (at := self._column(key)) < room:
+                row[at] = value
         for group in self._groups.values():
-            if group.rows and group.rows[-1] == row:
-                own = np.array(group.columns, np.int64)
-                use = group.there[row]
-                columns.append(own[use])
-                values.append(group.values[row, use])
-        return np.concatenate(columns), np.concatenate(values)
+            if not group.rows or group.rows[-1] != newest:
+                continue
+            use, values, where = group.there[newest], group.values[newest], group.span
+            if isinstance(where, slice) and where.stop <= room:
+                np.copyto(row[where], values, where=use)
+            else:
+                columns = group.columns
+                use = use & (columns < room)
+                row[columns[use]] = values[use]
+
+    def columns(self) -> int:
+        """Return how many columns `fill` knows, those of the newest step included."""
+        for key, _ in self._scalars:
+            self._column(key)
+        return len(self.keys)
 
     def drain(self) -> SignalSet:
         """Return all of it as series and tables, and begin anew."""
