@@ -17,7 +17,8 @@ from families import CALIBRATION, HELD_OUT
 from published import RULES
 
 from ml_systems_debugger import MLSystemsDebugger, Severity, SignalSet
-from ml_systems_debugger.attribution.calibration import Calibration, Isotonic
+from ml_systems_debugger.attribution.calibration import Calibration, Platt
+from ml_systems_debugger.configuration import Configuration
 from ml_systems_debugger.core import word
 from ml_systems_debugger.evaluation._intervals import wilson
 from ml_systems_debugger.ingestion import open_source
@@ -56,7 +57,7 @@ def judge_one(item: tuple[str, dict[str, Any]], folder: Path, minimal: bool) -> 
             if s.key.name in _MINIMAL and s.key.layer is None and s.key.split in (None, "train")
         ]  # fmt: skip
         signals = SignalSet(kept, signals.metadata)
-    report = MLSystemsDebugger().debug(signals)
+    report = MLSystemsDebugger(config=Configuration().uncalibrated()).debug(signals)
     healthy = truth["fault"].startswith("healthy")
     alarms = [d for d in report.failures if d.severity is not None and d.severity >= "medium"]
     verdict = Verdict(
@@ -114,9 +115,7 @@ def judge(folder: Path, minimal: bool, write: Path | None, workers: int, verbose
         work = partial(judge_one, folder=folder, minimal=minimal)
         verdicts = list(pool.map(work, sorted(labels.items()), chunksize=8))
     learnt = [v for v in verdicts if v.family in CALIBRATION and v.confidence is not None]
-    calibration = Isotonic.fit(
-        [v.confidence or 0.0 for v in learnt], [bool(v.top1) for v in learnt]
-    )
+    calibration = Platt.fit([v.confidence or 0.0 for v in learnt], [bool(v.top1) for v in learnt])
     for title, families in (("calibration", CALIBRATION), ("held out", HELD_OUT)):
         here = [v for v in verdicts if v.family in families]
         print(f"\n== {title}: {', '.join(families)}")
@@ -125,8 +124,20 @@ def judge(folder: Path, minimal: bool, write: Path | None, workers: int, verbose
         details(list(verdicts))
     if write is not None:
         write.write_text(json.dumps({
-            "calibration": calibration.to_dict(), "verdicts": [asdict(v) for v in verdicts],
+            "calibration": {**calibration.to_dict(), "provenance": provenance(learnt, labels)},
+            "verdicts": [asdict(v) for v in verdicts],
         }, indent=1))  # fmt: skip
+
+
+def provenance(learnt: list[Verdict], labels: dict[str, Any]) -> dict[str, Any]:
+    """Return what a calibration was learnt from."""
+    return {
+        "made_by": "benchmarks/faultlab/lab.py judge RUNS --write FILE",
+        "families": list(CALIBRATION),
+        "runs": sum(label["family"] in CALIBRATION for label in labels.values()),
+        "predictions": len(learnt),
+        "right": sum(bool(v.top1) for v in learnt),
+    }
 
 
 def share(hits: int, of: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .attribution.calibration import Calibration, load_calibration
+from .attribution.calibration import Calibration, Identity, load_calibration
 from .core import BaseDetector, ConfigurationError, FrozenDict, Severity, freeze
 from .core import detectors as registered
 from .core.sensitivity import check_sensitivity
@@ -57,6 +57,7 @@ class Configuration:
         more; see `BaseDetector.at_sensitivity`. Parameters that are set stay.
     calibration : Calibration, optional
         Of the causes' confidences; in a file, the path of another, from there.
+        Default: the shipped one, see `default_calibration`.
 
     Raises
     ------
@@ -77,8 +78,8 @@ class Configuration:
         return dataclasses.replace(self, sensitivity=check_sensitivity(sensitivity))
 
     def uncalibrated(self) -> Configuration:
-        """Return the same without a calibration: the raw confidences."""
-        return dataclasses.replace(self, calibration=None)
+        """Return the same without a calibration, not even the shipped one: raw confidences."""
+        return dataclasses.replace(self, calibration=Identity())
 
     @classmethod
     def of(

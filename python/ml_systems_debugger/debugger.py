@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from .attribution import AttributionEngine
+from .attribution.calibration import default_calibration
 from .configuration import Configuration
 from .core import (
     AttributionHypothesis,
@@ -250,7 +251,8 @@ class MLSystemsDebugger:
             for one in self._detectors:
                 rules.update({rule.code: rule for rule in getattr(one, "attribution_rules", ())})
             self._engine = AttributionEngine(
-                extra_rules=rules.values(), calibrate=self.config.calibration
+                extra_rules=rules.values(),
+                calibrate=self.config.calibration or default_calibration(),
             )
         return self._engine
 

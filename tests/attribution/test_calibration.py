@@ -123,3 +123,25 @@ def test_no_labels_are_refused() -> None:
         for kind in (Platt, Isotonic):
             with pytest.raises(ConfigurationError):
                 kind.fit(raw, right)
+
+
+def test_the_shipped_calibration_names_where_it_was_learnt() -> None:
+    import json
+    from pathlib import Path
+
+    from ml_systems_debugger import MLSystemsDebugger
+    from ml_systems_debugger.attribution import calibration
+    from ml_systems_debugger.configuration import Configuration
+
+    path = Path(calibration.__file__).with_name("default_calibration.json")
+    told = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+    assert told["predictions"] >= 300
+    assert len(told["families"]) == 3
+    shipped = calibration.default_calibration()
+    run = {"loss": [2.0] * 30 + [float("nan")] * 5}
+    raw = MLSystemsDebugger(config=Configuration().uncalibrated()).debug(run).attributions
+    held = MLSystemsDebugger().debug(run).attributions
+    assert [h.cause for h in held] == [h.cause for h in raw]
+    assert [h.confidence for h in held] == [shipped(h.confidence) for h in raw]
+    values = [shipped(share / 100) for share in range(101)]
+    assert values == sorted(values)

@@ -7,7 +7,6 @@ from ml_systems_debugger import Series, SeriesKey, SignalSet
 from ml_systems_debugger.core import BaseDetector, Severity
 from ml_systems_debugger.detectors._noise_tail import BLOCK, TAIL, admit, grow, reach
 from ml_systems_debugger.detectors.divergent_training import DivergentTrainingDetector
-from ml_systems_debugger.detectors.gradient_explosion import GradientExplosionDetector
 from ml_systems_debugger.detectors.loss_spike import LossSpikeDetector
 
 
@@ -79,15 +78,3 @@ def test_a_level_that_changes_at_once_is_medium() -> None:
     loss[350:] -= 0.9
     loss[350:] += np.linspace(0, 0.5, 250)  # a slow climb by as little is none
     assert not found(DivergentTrainingDetector(), "loss", loss).detected
-
-
-def test_gradients_that_are_added_up_are_told_from_a_jump() -> None:
-    g = np.random.default_rng(5)
-    noise = np.exp(g.normal(0, 0.1, 400))
-    since = np.maximum(np.arange(400) - 249, 1)
-    summed = found(GradientExplosionDetector(), "grad_norm", noise * since**0.8)
-    assert summed.findings[0].evidence["growth"] == "linear"
-    assert abs((summed.onset_step or 0) - 251) <= 3
-    jump = found(GradientExplosionDetector(), "grad_norm", noise * np.where(since > 1, 40.0, 1.0))
-    assert jump.detected
-    assert "growth" not in jump.findings[0].evidence

@@ -9,6 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import numpy.typing as npt
 
 from ..core import ConfigurationError
 
-__all__ = ["Calibration", "Identity", "Isotonic", "Platt", "load_calibration"]
+__all__ = [
+    "Calibration", "Identity", "Isotonic", "Platt", "default_calibration", "load_calibration",
+]  # fmt: skip
 
 CALIBRATION_VERSION = "1.0"
 
@@ -256,3 +259,14 @@ def load_calibration(path: str | os.PathLike[str]) -> Calibration:
         return Calibration.from_dict(data)
     except ConfigurationError as error:
         raise ConfigurationError(f"{os.fspath(path)}: {error}") from error
+
+
+@cache
+def default_calibration() -> Calibration:
+    """Return the calibration that is shipped: learnt on the fault laboratory.
+
+    ``default_calibration.json`` beside this module says on which families, from
+    how many runs, and with which command. One's own runs teach a better one
+    (``mlsd calibrate``).
+    """
+    return load_calibration(Path(__file__).with_name("default_calibration.json"))

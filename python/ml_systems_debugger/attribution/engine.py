@@ -128,11 +128,14 @@ class AttributionEngine:
             for story in stories_of(findings, self._edges)
             for hypothesis in self._explain(story, onsets, known)
         ]
-        return tuple(sorted(made, key=lambda h: (-h.confidence, word(h.cause), h.story)))
+        # Ordered before calibration, which may make different shares equal.
+        made.sort(key=lambda pair: (-pair[0], word(pair[1].cause), pair[1].story))
+        return tuple(hypothesis for _, hypothesis in made)
 
     def _explain(
         self, story: Story, onsets: Mapping[str, int | None], known: Mapping[str, Any]
-    ) -> list[AttributionHypothesis]:
+    ) -> list[tuple[float, AttributionHypothesis]]:
+        """Return the causes of a story, each behind its share."""
         shared = {**known, **story_facts(story)}
         facts = [facts_of(finding, onsets, shared) for finding in story.findings]
         cases = cases_of(story, facts, self._by_mode, self._defaults)
@@ -145,12 +148,12 @@ class AttributionEngine:
             if case.against
         ]
         made = [
-            self._hypothesis(case, share, story, shared, ruled_out if at == 0 else ())
+            (share, self._hypothesis(case, share, story, shared, ruled_out if at == 0 else ()))
             for at, (case, share) in enumerate(kept)
         ]
         unknown = _UNKNOWN_ODDS / total
         if all(unknown >= share for _, share in shares):
-            made.append(self._unknown(unknown, story, ruled_out if not made else ()))
+            made.append((unknown, self._unknown(unknown, story, ruled_out if not made else ())))
         return made
 
     def _hypothesis(

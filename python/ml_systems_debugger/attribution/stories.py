@@ -20,7 +20,7 @@ _PATIENCE_SHARE = 0.05  # the same as a share of the run so far, since steps may
 
 # A state that lasts rather than an event: what happens early in it explains the rest of it, also
 # where it seems to begin a little before, for example with the first of a few evaluations.
-_STATES = frozenset({FailureMode.LOSS_PLATEAU.value})
+_STATES = frozenset({FailureMode.LOSS_PLATEAU.value, FailureMode.OVERFITTING.value})
 _EARLY_SHARE = 0.05  # of what is known of the run
 
 

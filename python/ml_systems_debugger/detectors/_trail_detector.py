@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -174,6 +174,8 @@ class TrailDetector(BaseDetector):
             row[Field.WATCH] = 1
             return
         before = state.findings.get(known)  # None where it is only counted
+        if before is not None and known not in state.memory["at_once"]:
+            self._remember_sudden(state, known, trail, before.evidence["onset_step"])
         if verdict is None:
             del state.memory["open"][place]
             row[Field.WATCH] = 0
@@ -198,9 +200,13 @@ class TrailDetector(BaseDetector):
         else:  # what is remembered must not depend on whether there is room to keep it
             state.open(step, finding)
             state.memory["number"][place] = number + 1
-            if (known := trail.at_once(verdict.onset.step)) is not None:
-                state.memory["at_once"][finding_id] = known
+            self._remember_sudden(state, finding_id, trail, verdict.onset.step)
         state.memory["open"][place] = finding.finding_id
+
+    def _remember_sudden(self, state: FoldState, finding_id: str, trail: Trail, step: int) -> None:
+        """Keep whether it came at once, as soon as that is known: later the values are gone."""
+        if (known := trail.at_once(step)) is not None:
+            state.memory["at_once"][finding_id] = known
 
     def _continued(
         self, state: FoldState, key: SeriesKey, number: int, verdict: Verdict
@@ -292,22 +298,34 @@ class TrailDetector(BaseDetector):
                 finding_id, weighed = self._continued(state, key, number, weighed)
             else:
                 finding_id, weighed = known, _as_opened(weighed, state.findings[known])
-            facts = evidence(**learning_rate_facts(key, followed, weighed.onset.step))
-            weighed = replace(weighed, evidence={**weighed.evidence, **facts})
             found[finding_id] = self._finding(key, weighed, finding_id)
         for key, verdict in self.across(followed, context):
             finding = self._finding(key, verdict, f"{self.name}:{key}:across")
             found[finding.finding_id] = finding
         by_name = {str(key): key for key in state.keys}
-        known_sudden = state.memory["at_once"]
-        return [
-            replace(one, evidence={**one.evidence, "at_once": known_sudden[one.finding_id]})
-            if one.finding_id in known_sudden
-            else one
+        stands = [
+            one
             for one in found.values()
             if "recovered" not in one.evidence
             or self.stands(by_name[one.evidence["series"]], followed, context)
         ]
+        return [_told(one, by_name, followed, state.memory["at_once"]) for one in stands]
+
+
+def _told(
+    one: Finding,
+    by_name: Mapping[str, SeriesKey],
+    followed: Sequence[Followed],
+    sudden: Mapping[str, bool],
+) -> Finding:
+    """Return a finding with what the learning rate did, and whether it came at once."""
+    facts = dict(one.evidence)
+    if one.finding_id in sudden:
+        facts["at_once"] = sudden[one.finding_id]
+    key = by_name.get(facts.get("series", ""))
+    if key is not None and one.onset_step is not None:
+        facts.update(evidence(**learning_rate_facts(key, followed, one.onset_step)))
+    return replace(one, evidence=facts)
 
 
 def _indices(places: list[int]) -> npt.NDArray[np.int64]:

@@ -35,6 +35,7 @@ _RULES = (
     AttributionRule(
         "DED001", FailureMode.DEAD_UNITS, RootCause.DEAD_ACTIVATIONS, 0.75,
         "{share} of the units of {layer} have been zero for every input since step {onset_step}.",
+        lowers=((Condition("onset_step", "<=", 20, "it came with the first updates"), 0.3),),
         remediation=(("Use a leaky activation or normalise before it; check the biases of {layer} "
                      "and what changed them at step {onset_step}."),),
         source=_SOURCE,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -22,7 +22,7 @@ from ..core import (
 )
 from ..core.sensitivity import DISTANCE, PART, RATIO, scales
 from ..kernels.trail import Field, settings
-from ._gradient_growth import grows
+from ._gradient_growth import sum_began
 from ._gradient_rules import EXPLOSION
 from ._learning import (
     LOSS_SETTINGS,
@@ -45,7 +45,7 @@ _SHORT = 16  # values that a verdict takes, however plain it is
 _WINDOW = 32
 _FEW = 3
 _DEVIATION = 1.2533  # sigma of a normal law over its mean absolute deviation
-_SUMMED, _SUM = 48, math.log(4.0)  # values, and growth, that show what is added up
+_OF_LAYERS = 1.0 / 3.0  # that show a sum: what is added up is so in all of them
 _LARGEST = 700.0  # exp of more is no float
 
 
@@ -170,7 +170,6 @@ class GradientExplosionDetector(TrailDetector):
             self._broken(trail)
             or self._jump(trail)
             or self._growth(trail)
-            or self._sum(trail)
             or self._last_words(trail)
         )
 
@@ -198,6 +197,37 @@ class GradientExplosionDetector(TrailDetector):
     def stands(self, key: SeriesKey, followed: Sequence[Followed], context: Context) -> bool:
         """Judge arrays by the norm that is given, where it is."""
         return not has_norm(key, followed)
+
+    def across(
+        self, followed: Sequence[Followed], context: Context
+    ) -> Iterable[tuple[SeriesKey, Verdict]]:
+        """Judge lesser growth that is that of a sum; a layer alone shows none."""
+        places: dict[SeriesKey, list[Followed]] = {}
+        for key, trail in followed:
+            if self.enough(key) is not None and trail.count >= self.min_points:
+                places.setdefault(key._replace(layer=None), []).append((key, trail))
+        for whole, norms in places.items():
+            begun = {k: (t, onset) for k, t in norms if (onset := sum_began(t)) is not None}
+            layers = sum(key.layer is not None for key, _ in norms)
+            if whole in begun:
+                begun = {whole: begun[whole]}
+            elif len(begun) < min(2, layers) or len(begun) < _OF_LAYERS * layers:
+                continue
+            for key, (trail, onset) in begun.items():
+                if self.judge(key, trail) is not None:
+                    break
+                found = self.weigh(key, self._summed(trail, onset), followed, context)
+                if found is not None:
+                    yield key, found
+                    break
+
+    def _summed(self, trail: Trail, onset: Onset) -> Verdict:
+        steps, width = trail.entries[1], trail.entries[2]
+        groups = trail.groups
+        base = float(np.median(groups.levels[groups.steps < onset.step]))
+        length = int((steps >= onset.step).sum()) * width
+        found = self._verdict(trail, base, base, trail.now, length, onset, "sum")
+        return replace(found, severity=Severity.MEDIUM, confidence=0.65)
 
     def _broken(self, trail: Trail) -> Verdict | None:
         """Judge growth that ends in a non-finite norm, after which nothing finite came."""
@@ -252,17 +282,6 @@ class GradientExplosionDetector(TrailDetector):
         found = self._verdict(trail, base, base, now, length, trail.excursion_onset(), "breaks_off")
         return replace(found, severity=Severity.MEDIUM, confidence=0.6)
 
-    def _sum(self, trail: Trail) -> Verdict | None:
-        """Judge a lesser growth that is that of a sum of gradients over steps."""
-        length, base = trail.excursion, trail[Field.BASE_LEVEL]
-        if length < _SUMMED or trail[Field.START_INDEX] < 8 or trail.now - base < _SUM:
-            return None
-        onset = trail.excursion_onset()
-        if grows(trail, onset.step, base) != "linear":
-            return None
-        found = self._verdict(trail, base, base, trail.now, length, onset, "sum")
-        return replace(found, severity=Severity.MEDIUM, confidence=0.65)
-
     def _growth(self, trail: Trail) -> Verdict | None:
         """Judge slow growth, far above every level of the first half of the run."""
         groups = trail.groups
@@ -312,7 +331,7 @@ class GradientExplosionDetector(TrailDetector):
                 start=_exp(trail[Field.FIRST]),
                 z=(now - base) / scale,
                 persistence_steps=length,
-                growth=grows(trail, onset.step, base),
+                growth="linear" if sum_began(trail) is not None else None,
             ),
         )
 

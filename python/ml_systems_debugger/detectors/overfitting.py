@@ -40,7 +40,7 @@ _RULES = (
         lowers=((Condition("mode.divergent_training", "present", None, "training diverged"), 0.5),
                 (Condition("mode.learning_rate_instability", "present", None,
                            "the learning rate jumped"), 0.5),
-                (Condition("lead.exploding_gradients", ">=", 0, "gradients exploded first"), 0.3),
+                (Condition("mode.exploding_gradients", "present", None, "gradients exploded"), 0.3),
                 (Condition("mode.loss_spike", "present", None, "the training loss spiked"), 0.3)),
         remediation=("Stop at step {best_step}, or use the checkpoint from there.",
                      "Add dropout, weight decay or augmentation, or get more data."),
