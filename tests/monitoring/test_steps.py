@@ -25,8 +25,8 @@ def test_what_is_always_there_is_one_table_with_the_same_keys() -> None:
         assert buffer.full
         run = buffer.drain()
         assert run.singles == ()
-        assert [t.values.shape for t in run.tables] == [(4, 1), (4, 5)]
-        keys.append(run.tables[1].keys)
+        assert [t.values.shape for t in run.tables] == [(4, 6)]
+        keys.append(run.tables[0].keys)
         steps = list(range(4 * block, 4 * block + 4))
         assert content(run) == {
             LOSS: (steps, [float(s) for s in steps]),

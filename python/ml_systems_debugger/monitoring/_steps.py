@@ -95,6 +95,7 @@ class StepBuffer:
         self._scalars: list[tuple[SeriesKey, float]] = []
         self._by_step: list[list[tuple[SeriesKey, float]]] = []
         self._known: dict[tuple[SeriesKey, ...], TableKeys] = {}
+        self._joined: dict[tuple[TableKeys, ...], TableKeys] = {}
 
     @property
     def full(self) -> bool:
@@ -187,7 +188,31 @@ class StepBuffer:
         for group in self._groups.values():
             group.drain(steps, tables, singles)
         self.steps = []
-        return SignalSet.of_tables(tables, singles)
+        return SignalSet.of_tables(self._merged(tables), singles)
+
+    def _merged(self, tables: list[SeriesTable]) -> list[SeriesTable]:
+        """Return one table for all that are of the same steps: each costs every detector a look."""
+        by_steps: dict[bytes, list[SeriesTable]] = {}
+        for table in tables:
+            by_steps.setdefault(table.steps.tobytes(), []).append(table)
+        return [
+            group[0] if len(group) == 1
+            else SeriesTable.unchecked(
+                self._joined_keys(tuple(table.keys for table in group)),
+                group[0].steps,
+                np.concatenate([table.values for table in group], axis=1),
+            )
+            for group in by_steps.values()
+        ]  # fmt: skip
+
+    def _joined_keys(self, parts: tuple[TableKeys, ...]) -> TableKeys:
+        found = self._joined.get(parts)
+        if found is None:
+            if len(self._joined) >= 16:
+                self._joined.clear()
+            keys = TableKeys(key for part in parts for key in part.keys)
+            found = self._joined[parts] = keys
+        return found
 
     def _drain_scalars(
         self, steps: Places, tables: list[SeriesTable], singles: list[Series]
