@@ -201,28 +201,34 @@ class LossSpikeDetector(BaseDetector):
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
-        rates = {}
+        rates: dict[tuple[object, ...], Series] = {}
+        folded = []
         for one in chunk.named("lr"):
             if is_learning_rate(one.key) and len(one):
                 place = (one.key.run, one.key.segment, one.key.replica_id)
-                rates[place] = self._remembered(state, one)
+                rates[place] = one
         for one in chunk.named("loss"):
             if not len(one) or not is_training_loss(one.key):
                 continue
-            past = self._remembered(state, one)
             key = one.key
             own = (key.run, key.segment, key.replica_id)
             rate = rates.get(own, rates.get((key.run, key.segment, None)))
+            row = state.row(key)
+            if (seen := int(state["seen"][row])) < 8:
+                first = one.values[: 8 - seen]
+                state["start"][row, seen : seen + len(first)] = first
             for start in range(0, len(one), _BLOCK):  # what is held does not grow with the run
                 part = slice(start, start + _BLOCK)
-                self._fold(state, key, one.values[part], one.steps[part], past, rate)
+                self._fold(state, one, one.values[part], one.steps[part], rate)
+            folded.append(one)
+        for one in (*rates.values(), *folded):
+            self._remember(state, one)
         return tuple(state.take_events())
 
     def _fold(
-        self, state: FoldState, key: SeriesKey, values: Floats, steps: Steps, past: Past,
-        rate: Past | None,
-    ) -> None:  # fmt: skip
-        row = state.row(key)
+        self, state: FoldState, one: Series, values: Floats, steps: Steps, rate: Series | None
+    ) -> None:
+        row = state.row(one.key)
         # The kernel changes the state in place: the column itself, not a copy.
         z, runs = self._baseline.update(state["baseline"][row : row + 1], values, steps)
         assert z is not None  # asked for  # noqa: S101
@@ -236,28 +242,29 @@ class LossSpikeDetector(BaseDetector):
                 at = decided
             line = reach(tails, self.chance)
             if float(run["statistic"]) >= line:
-                self._spike(state, row, key, run, past, rate, line)
+                past = self._past(state, one)
+                rate_past = None if rate is None else self._past(state, rate)
+                self._spike(state, row, one.key, run, past, rate_past, line)
             admit(tails[1], np.array([run["statistic"]]))
         grow(tails, block, z[at:], self.sigmas)
 
-    def _remembered(self, state: FoldState, one: Series) -> Past:
-        """Return the last values with those of the chunk behind them; remember the last."""
+    def _past(self, state: FoldState, one: Series) -> Past:
+        """Return a chunk with the last values before it."""
         row = state.row(one.key)
         seen = int(state["seen"][row])
-        kept = min(seen, self._memory)
-        start = self._memory - kept
-        past = Past(
-            state["values"][row, start:].copy(), state["steps"][row, start:].copy(), one, seen
-        )
-        values = np.concatenate([past.values, one.values[-self._memory :]])[-self._memory :]
-        steps = np.concatenate([past.steps, one.steps[-self._memory :]])[-self._memory :]
-        state["values"][row, self._memory - len(values) :] = values
-        state["steps"][row, self._memory - len(steps) :] = steps
-        if seen < 8:
-            first = one.values[: 8 - seen]
-            state["start"][row, seen : seen + len(first)] = first
-        state["seen"][row] += len(one)
-        return past
+        start = self._memory - min(seen, self._memory)
+        held, steps = state["values"][row, start:].copy(), state["steps"][row, start:].copy()
+        return Past(held, steps, one, seen)
+
+    def _remember(self, state: FoldState, one: Series) -> None:
+        """Keep the last values."""
+        row, size, memory = state.row(one.key), len(one), self._memory
+        new = min(size, memory)
+        for name, given in (("values", one.values), ("steps", one.steps)):
+            kept = state[name][row]
+            kept[: memory - new] = kept[new:]
+            kept[memory - new :] = given[-new:]
+        state["seen"][row] += size
 
     def _spike(
         self,
