@@ -47,7 +47,9 @@ class Verdict:
     rules: dict[str, bool] | None = None
 
 
-def judge_one(item: tuple[str, dict[str, Any]], folder: Path, minimal: bool) -> Verdict:
+def judge_one(
+    item: tuple[str, dict[str, Any]], folder: Path, minimal: bool, sensitivity: float = 1.0
+) -> Verdict:
     """Diagnose one run."""
     name, truth = item
     signals = SignalSet.of(open_source(folder / f"{name}.jsonl"))
@@ -57,7 +59,8 @@ def judge_one(item: tuple[str, dict[str, Any]], folder: Path, minimal: bool) -> 
             if s.key.name in _MINIMAL and s.key.layer is None and s.key.split in (None, "train")
         ]  # fmt: skip
         signals = SignalSet(kept, signals.metadata)
-    report = MLSystemsDebugger(config=Configuration().uncalibrated()).debug(signals)
+    config = Configuration(sensitivity=sensitivity).uncalibrated()
+    report = MLSystemsDebugger(config=config).debug(signals)
     healthy = truth["fault"].startswith("healthy")
     alarms = [d for d in report.failures if d.severity is not None and d.severity >= "medium"]
     verdict = Verdict(
@@ -105,21 +108,27 @@ def _stem(layer: str) -> str:
     return layer.removesuffix(".weight").removesuffix(".bias").replace("acts", "layers")
 
 
-def judge(folder: Path, minimal: bool, write: Path | None, workers: int, verbose: bool) -> None:
+def judge(
+    folder: Path, minimal: bool, write: Path | None, workers: int, verbose: bool,
+    sensitivity: float = 1.0, only_calibration: bool = False,
+) -> None:  # fmt: skip
     """Judge all runs of a folder and print the tables."""
     labels = json.loads((folder / "labels.json").read_text())
     if minimal:
         labels = {k: v for k, v in labels.items() if v["minimal"] and v["replica"] is None
                   and "replicas" not in v["fault"]}  # fmt: skip
+    if only_calibration:
+        labels = {k: v for k, v in labels.items() if v["family"] in CALIBRATION}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        work = partial(judge_one, folder=folder, minimal=minimal)
+        work = partial(judge_one, folder=folder, minimal=minimal, sensitivity=sensitivity)
         verdicts = list(pool.map(work, sorted(labels.items()), chunksize=8))
     learnt = [v for v in verdicts if v.family in CALIBRATION and v.confidence is not None]
     calibration = Platt.fit([v.confidence or 0.0 for v in learnt], [bool(v.top1) for v in learnt])
     for title, families in (("calibration", CALIBRATION), ("held out", HELD_OUT)):
         here = [v for v in verdicts if v.family in families]
         print(f"\n== {title}: {', '.join(families)}")
-        quality(here, labels, calibration, minimal)
+        if here:
+            quality(here, labels, calibration, minimal)
     if verbose:
         details(list(verdicts))
     if write is not None:

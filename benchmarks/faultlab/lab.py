@@ -1,7 +1,7 @@
 """The fault laboratory: train small real networks with planted faults, and judge what is found.
 
     python benchmarks/faultlab/lab.py make --out RUNS [--seeds 0:3] [--workers 2]
-    python benchmarks/faultlab/lab.py judge RUNS [--calibration FILE] [--minimal] [--write FILE]
+    python benchmarks/faultlab/lab.py judge RUNS [--minimal] [--sensitivity 1.0] [--write FILE]
 
 `make` writes one JSONL log per run and ``labels.json`` with the truth. `judge`
 diagnoses every run, learns the calibration of confidences on the families of
@@ -126,6 +126,9 @@ def main() -> None:
     parser.add_argument("--only", help="runs whose names hold this text")
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--minimal", action="store_true")
+    parser.add_argument("--sensitivity", type=float, default=1.0)
+    parser.add_argument("--calibration-families", action="store_true",
+                        help="judge these alone, while rules are chosen")  # fmt: skip
     parser.add_argument("--write", type=Path)
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args()
@@ -135,7 +138,10 @@ def main() -> None:
         return
     from judging import judge
 
-    judge(folder, given.minimal, given.write, given.workers, given.verbose)
+    judge(
+        folder, given.minimal, given.write, given.workers, given.verbose, given.sensitivity,
+        given.calibration_families,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -264,7 +264,7 @@ class DistributedDesyncDetector(BaseDetector):
             "agreed_before": agreed, "culprit_known": known, "goes_on": True,
         }  # fmt: skip
         return Finding(
-            self.failure_mode,
+            _mode_of(key),
             Severity.HIGH if high else Severity.LOW if natural else Severity.MEDIUM,
             0.9 if high else 0.3 if natural else 0.6,
             run["onset"],
@@ -324,7 +324,6 @@ class DistributedDesyncDetector(BaseDetector):
         digest: int, majority: int, before: bool,
     ) -> Finding:  # fmt: skip
         known = name is not None
-        mode = FailureMode.PARAMETER_DESYNC if key.name == "param_digest" else self.failure_mode
         who = f"replica {name}" if known else f"the replicas {present} (culprit unknown)"
         evidence = {
             "series": str(key), "quantity": key.name, "replicas": len(present),
@@ -332,7 +331,7 @@ class DistributedDesyncDetector(BaseDetector):
             "culprit_known": known, "agreed_before": before, "goes_on": True,
         }  # fmt: skip
         return Finding(
-            mode, Severity.HIGH, 0.99, step, None, key.layer, name,
+            _mode_of(key), Severity.HIGH, 0.99, step, None, key.layer, name,
             f"{key} of {who} differs from the others' from step {step} on.",
             evidence, f"{self.name}:{_place(key)}:{name if known else '?'}:{step}",
         )  # fmt: skip
@@ -366,6 +365,12 @@ def _known(usual: npt.NDArray[np.float64], memory: dict[str, Any]) -> list[float
             first.append(value)
         found.append(value)
     return found
+
+
+def _mode_of(key: SeriesKey) -> FailureMode:
+    """Return what has parted: parameters where the quantity is theirs, else gradients."""
+    parameters = key.name.startswith("param_")
+    return FailureMode.PARAMETER_DESYNC if parameters else FailureMode.GRADIENT_DESYNC
 
 
 def _place(key: SeriesKey) -> str:

@@ -32,7 +32,7 @@ from ._lasting import TAIL, Lasting, Tail, keep_all, keep_quiet
 from ._pace import BUSY, TIMES, Floats, aligned, distances, places, reference
 from ._straggler_findings import begun, extend, finding_of, ident, is_pace, pace_of, told_once
 from ._straggler_rules import STRAGGLER
-from ._taught import ROUGH, TAUGHT, goals, learn, mad, teach
+from ._taught import ROUGH, TAUGHT, by_falls, goals, learn, mad, teach
 
 __all__ = ["StragglerEffectDetector"]
 
@@ -69,8 +69,9 @@ class StragglerEffectDetector(BaseDetector):
     evenly, without what stands out. Replicas that always differ are healthy.
     Over the limit is what exceeds 1 / `score` (nvidia-resiliency-ext calls a
     relative score below 0.75 a straggler) and `sigmas` robust deviations of the
-    replica's own noise, and with five or more replicas 3 times the robust
-    deviation over replicas at that step. `rounds` of the last 8 values over it
+    replica's own noise (as it was, and as the falls among its last 64 values show
+    it, since noise falls as far as it rises), and with five or more replicas 3
+    times the robust deviation over replicas at that step. `rounds` of the last 8 values over it
     make a finding (ByteRobust: 5 rounds), so that pauses for checkpoints or
     evaluation, and single slow steps, are none; 8 in a row below the square
     root of the factor end it. It is high where it goes on and takes half as
@@ -333,6 +334,8 @@ class StragglerEffectDetector(BaseDetector):
             kept, kept_steps, excess, facts, steps
         ):
             return
+        if not is_pace(key):
+            excess = by_falls(state["kept"][row, 1], facts[0], excess, self.sigmas)
         tail = Tail.of(state["kept"][row], state["kept_steps"][row], excess, facts, steps)
         rule = _JOB if is_pace(key) else Lasting(8, self.rounds, _CALM)
         opened: dict[str, Any] = state.memory["open"]
