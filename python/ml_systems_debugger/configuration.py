@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 from .attribution.calibration import Calibration, Identity, load_calibration
 from .core import BaseDetector, ConfigurationError, FrozenDict, Severity, freeze
 from .core import detectors as registered
-from .core.sensitivity import check_sensitivity
+from .core.sensitivity import LEAST_SENSITIVITY, MOST_SENSITIVITY, check_sensitivity
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -55,6 +56,9 @@ class Configuration:
     sensitivity : float
         From 0.05 to 20: 1.0 keeps the stated rates of false alarms, more finds
         more; see `BaseDetector.at_sensitivity`. Parameters that are set stay.
+    sensitivities : mapping of str to float
+        Of single detectors, beside that of all: as `mlsd calibrate` learnt them
+        from healthy runs, read from the file of `calibration`.
     calibration : Calibration, optional
         Of the causes' confidences; in a file, the path of another, from there.
         Default: the shipped one, see `default_calibration`.
@@ -70,6 +74,7 @@ class Configuration:
     fail_on: Severity = Severity.HIGH
     calibration: Calibration | None = None
     sensitivity: float = 1.0
+    sensitivities: FrozenDict = dataclasses.field(default_factory=FrozenDict)
 
     def with_sensitivity(self, sensitivity: float | None) -> Configuration:
         """Return the same at another sensitivity; at its own for None."""
@@ -114,16 +119,20 @@ class Configuration:
             raise ConfigurationError(
                 f"{where}: fail_on is one of {words}, got {data['fail_on']!r}"
             ) from None
-        calibration = _calibration(data.get("calibration"), where, folder)
+        calibration, sensitivities = _learnt(data.get("calibration"), where, folder)
         try:
             config = cls(
                 freeze(data.get("detectors")), freeze(data.get("context")), fail_on, calibration,
-                check_sensitivity(data.get("sensitivity", 1.0)),
+                check_sensitivity(data.get("sensitivity", 1.0)), sensitivities,
             )  # fmt: skip
             config.detectors()
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from error
         return config
+
+    def _sensitivity_of(self, name: str) -> float:
+        own = self.sensitivity * float(self.sensitivities.get(name, 1.0))
+        return min(max(own, LEAST_SENSITIVITY), MOST_SENSITIVITY)
 
     def detectors(self) -> list[BaseDetector]:
         """Return every registered detector that is enabled, with its parameters set."""
@@ -142,23 +151,41 @@ class Configuration:
                     f"detectors.{name}.enabled is true or false, got {enabled!r}"
                 )
             if enabled:
-                made.append(_made(name, cls, own).at_sensitivity(self.sensitivity))
+                made.append(_made(name, cls, own).at_sensitivity(self._sensitivity_of(name)))
         return made
 
 
-def _calibration(given: Any, where: str, folder: Path) -> Calibration | None:
+def _learnt(given: Any, where: str, folder: Path) -> tuple[Calibration | None, FrozenDict]:
+    """Return the calibration of a file, or of a table, and the sensitivities beside it."""
     if given is None:
-        return None
+        return None, FrozenDict()
     if isinstance(given, Mapping):
-        return Calibration.from_dict(given)
+        return Calibration.from_dict(given), _sensitivities(given, where)
     if not isinstance(given, str):
         raise ConfigurationError(f"{where}: calibration is the path of a file, got {given!r}")
+    path = folder / given
     try:
-        return load_calibration(folder / given)
+        calibration = load_calibration(path)
+        data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
             f"{where}: calibration {given!r}: {error.strerror or error}"
         ) from error
+    return calibration, _sensitivities(data, str(path))
+
+
+def _sensitivities(data: Mapping[str, Any], where: str) -> FrozenDict:
+    given = data.get("sensitivities", {})
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{where}: sensitivities is a table of detectors, got {given!r}")
+    for name, value in given.items():
+        if name not in registered:
+            raise ConfigurationError(f"{where}: sensitivities: no detector is named {name!r}")
+        try:
+            check_sensitivity(value)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: sensitivities.{name}: {error}") from error
+    return freeze(given)
 
 
 def _made(name: str, cls: type[BaseDetector], given: dict[str, Any]) -> BaseDetector:

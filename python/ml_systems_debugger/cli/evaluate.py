@@ -13,9 +13,20 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..core import DebugReport, Severity
+from ..attribution.calibration import default_calibration
+from ..configuration import Configuration
+from ..core import ConfigurationError, DebugReport, Severity
 from ..debugger import MLSystemsDebugger
-from ..evaluation import Evaluation, evaluate, learn, read_labels, record, reliability
+from ..evaluation import (
+    Baselines,
+    Evaluation,
+    evaluate,
+    learn,
+    learn_baselines,
+    read_labels,
+    record,
+    reliability,
+)
 from ._errors import (
     EXIT_CLEAN,
     EXIT_FINDINGS,
@@ -82,15 +93,29 @@ def evaluate_runs(
 def calibrate(
     runs: Path, labels: str | None, config: str | None, at_least: str, output: str
 ) -> None:
-    """Learn on labelled runs what the confidences of causes are worth.
+    """Learn on labelled runs what confidences of causes are worth, and what is usual.
 
+    Runs with known causes teach the calibration of confidences (twenty at least;
+    with fewer the shipped one is kept); ten healthy runs or more teach how
+    sensitive each detector can be without alarming on more than 2 % of them.
     The file that it writes is used with ``calibration = "FILE"`` in the
     configuration.
     """
     found = _evaluated(runs, labels, config, at_least, raw=True)
     with usage_failures():
-        learnt = learn(found)
-    write_output(json.dumps(learnt.to_dict(), indent=1), output)
+        known = read_labels(runs / "labels.json" if labels is None else labels)
+        usual = learn_baselines(runs, known, Configuration.of(config), Severity(at_least))
+        try:
+            learnt = learn(found)
+        except ConfigurationError as error:
+            if usual is None:
+                raise
+            click.echo(f"the shipped calibration of confidences is kept: {error}", err=True)
+            learnt = default_calibration()
+    terms = {**learnt.to_dict(), **({} if usual is None else usual.to_dict())}
+    write_output(json.dumps(terms, indent=1), output)
+    if usual is not None:
+        click.echo(_usual_text(usual), err=True)
     before, after = reliability(found), reliability(found, learnt)
     if before is not None and after is not None:
         click.echo(
@@ -135,6 +160,17 @@ def feedback(
             record(labels, name, mode, confirmed=right, cause=cause if right else None,
                    onset_step=onsets[mode] if right else None)  # fmt: skip
     click.echo(f"{name}: recorded in {labels}", err=True)
+
+
+def _usual_text(usual: Baselines) -> str:
+    """Return what healthy runs taught, in one line."""
+    if not usual.sensitivities:
+        return f"{usual.runs} healthy runs: no detector alarms on too many of them"
+    told = (
+        f"{name} at {value:g} ({usual.alarms[name][0]} alarms before, {usual.alarms[name][1]} then)"
+        for name, value in usual.sensitivities.items()
+    )
+    return f"{usual.runs} healthy runs: less sensitive are {', '.join(told)}"
 
 
 def _run_name(report: DebugReport) -> str:

@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple
 from .parameters import check_range
 
 __all__ = [
-    "COUNT", "DISTANCE", "PART", "RATIO", "RISK", "SHARE", "SLACK", "Scale", "check_sensitivity",
-    "scaled", "scales",
+    "COUNT", "DISTANCE", "LEAST_SENSITIVITY", "MOST_SENSITIVITY", "PART", "RATIO", "RISK", "SHARE",
+    "SLACK", "Scale", "check_sensitivity", "scaled", "scales",
 ]  # fmt: skip
 
-_LEAST, _MOST = 0.05, 20.0
+LEAST_SENSITIVITY, MOST_SENSITIVITY = 0.05, 20.0
 
 
 class Scale(NamedTuple):
@@ -71,7 +71,7 @@ def check_sensitivity(value: float) -> float:
     ConfigurationError
         Unless it is a number from 0.05 to 20.
     """
-    check_range("sensitivity", value, _LEAST, _MOST)
+    check_range("sensitivity", value, LEAST_SENSITIVITY, MOST_SENSITIVITY)
     return float(value)
 
 

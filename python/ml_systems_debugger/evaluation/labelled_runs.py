@@ -14,7 +14,7 @@ from ..debugger import MLSystemsDebugger
 from ._intervals import wilson
 from .labels import ACCEPTED_MODES, Label
 
-__all__ = ["Evaluation", "Judgement", "evaluate", "judge"]
+__all__ = ["Evaluation", "Judgement", "evaluate", "files_of", "judge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +160,18 @@ def judge(report: DebugReport, label: Label, at_least: Severity = Severity.HIGH)
     return Judgement(label, True, found, earliest.onset_step, earliest.message, **known)
 
 
+def files_of(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """Return the file of each run under `folder`, by name, with any suffix."""
+    files: dict[str, Path] = {}
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file():
+            # A run's name may hold dots: every prefix that ends at a dot is one of its names.
+            parts = path.name.split(".")
+            for used in range(1, len(parts) + 1):
+                files.setdefault(".".join(parts[:used]), path)
+    return files
+
+
 def evaluate(
     folder: str | os.PathLike[str],
     labels: Sequence[Label],
@@ -179,13 +191,7 @@ def evaluate(
         What counts as an alarm.
     """
     ask = MLSystemsDebugger().debug if diagnose is None else diagnose
-    files: dict[str, Path] = {}
-    for path in sorted(Path(folder).rglob("*")):
-        if path.is_file():
-            # A run's name may hold dots: every prefix that ends at a dot is one of its names.
-            parts = path.name.split(".")
-            for used in range(1, len(parts) + 1):
-                files.setdefault(".".join(parts[:used]), path)
+    files = files_of(folder)
     here = [label for label in labels if label.name in files]
     return Evaluation(
         tuple(judge(ask(files[label.name]), label, at_least) for label in here),
