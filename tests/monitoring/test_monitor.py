@@ -16,10 +16,14 @@ from ml_systems_debugger import (
     FailureMode,
     Finding,
     Outcome,
+    Series,
+    SeriesKey,
     Severity,
+    SignalSet,
     Status,
 )
 from ml_systems_debugger.core import DetectionResult
+from ml_systems_debugger.kernels import l2_norm
 from ml_systems_debugger.monitoring import FaultFound, Monitor, MonitorWarning
 
 
@@ -185,3 +189,63 @@ def test_parameters_that_stand_still_are_measured() -> None:
     moved = {s.key.layer: s.values for s in run.select("update_ratio")}
     assert moved["a"] == pytest.approx(1.001**5 - 1, rel=1e-6)
     assert (moved["b"] == 0).all()
+
+
+@pytest.mark.parametrize("fault", ["none", "explodes", "vanishes", "breaks", "freezes"])
+def test_what_is_watched_is_judged_as_what_was_recorded(fault: str) -> None:
+    """The same detectors see the same run, in tables of some steps or as whole series."""
+    rng, monitor = np.random.default_rng(7), Monitor(action="none", every=16, update_every=3)
+    values = losses(6, 330)
+    held = {f"layer.{k}": rng.normal(0, 1, (8, 8)) for k in range(5)}
+    told: dict[SeriesKey, list[tuple[int, float]]] = {}
+    before: dict[str, Any] = {}
+    for step, loss in enumerate(values):
+        grads = gradients(rng)
+        if step >= 200:
+            late = step - 200
+            for name in list(grads) if fault == "vanishes" else ["layer.3"]:
+                grads[name] *= {"explodes": 1e4, "vanishes": 1e-9}.get(fault, 1.0)
+            if fault == "breaks" and (late < 3 or late > 40):
+                grads["layer.1"][0, 0] = np.nan
+        if step == 100:
+            del grads["layer.4"]  # one that is missing once
+        for name in held:
+            if not (fault == "freezes" and name == "layer.2" and step > 120):
+                held[name] = held[name] * (1 + 1e-3 * rng.normal())
+        monitor.observe(step, loss=loss, lr=1e-3, gradients=grads, parameters=held)
+        norms = {name: l2_norm(g) for name, g in grads.items()}
+        put = [("loss", None, loss), ("lr", None, 1e-3)]
+        put += [("grad_norm", name, norm) for name, norm in norms.items()]
+        put.append(("grad_norm", None, float(np.sqrt(np.square(list(norms.values())).sum()))))
+        if step % 3 == 0:
+            put += [("param_norm", name, l2_norm(x)) for name, x in held.items()]
+            put += [
+                ("update_ratio", name, float(np.linalg.norm(held[name] - x) / np.linalg.norm(x)))
+                for name, x in before.items()
+            ]
+            before = dict(held)
+        for quantity, layer, value in put:
+            told.setdefault(SeriesKey(quantity, layer=layer), []).append((step, value))
+    run = SignalSet(
+        Series(key, np.array([s for s, _ in pairs]), np.array([v for _, v in pairs]))
+        for key, pairs in told.items()
+    )
+    monitor.close()
+    live = {d.detector_name: d for d in monitor.report().detections}
+    assert len(live) >= 10
+    for detector in monitor._debugger.detectors:
+        whole = detector.detect(run)
+        if detector.name not in live:
+            assert whole.outcome is Outcome.NOT_APPLICABLE
+            continue
+        seen = live[detector.name]
+        assert [f.finding_id for f in seen.findings] == [f.finding_id for f in whole.findings]
+        assert [f.severity for f in seen.findings] == [f.severity for f in whole.findings]
+        assert [f.onset_step for f in seen.findings] == [f.onset_step for f in whole.findings]
+        assert (seen.outcome, seen.judged) == (whole.outcome, whole.judged)
+    modes = {f.failure_mode for d in live.values() for f in d.findings}
+    expected = {
+        "explodes": FailureMode.EXPLODING_GRADIENTS, "breaks": FailureMode.NAN_DETECTED,
+        "freezes": FailureMode.FROZEN_PARAMETERS,
+    }  # fmt: skip
+    assert expected.get(fault) in {*modes, None}
