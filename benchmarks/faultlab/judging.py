@@ -189,7 +189,7 @@ def quality(
         briers = [float(np.mean((held - y) ** 2)) for held in (p, raw)]
         print(
             f"{len(made)} predictions: Brier {briers[0]:.3f} (raw {briers[1]:.3f}), "
-            f"ECE {ece(p, y):.3f} (raw {ece(raw, y):.3f})"
+            f"ECE {ece(p, y):.3f} ({interval(p, y)}; raw {ece(raw, y):.3f})"
         )
     for rule in RULES:
         with_rule = [v for v in verdicts if v.rules is not None]
@@ -206,6 +206,14 @@ def ece(p: Any, y: Any, bins: int = 10) -> float:
     order = np.argsort(p, kind="stable")
     parts = np.array_split(order, min(bins, len(order)))
     return float(sum(len(i) * abs(p[i].mean() - y[i].mean()) for i in parts if len(i)) / len(p))
+
+
+def interval(p: Any, y: Any, rounds: int = 500) -> str:
+    """Return the 95 % interval of the calibration error, by the bootstrap."""
+    g = np.random.default_rng(0)
+    picks = (g.integers(0, len(p), len(p)) for _ in range(rounds))
+    low, high = np.quantile([ece(p[pick], y[pick]) for pick in picks], (0.025, 0.975))
+    return f"{low:.3f}-{high:.3f}"
 
 
 def details(verdicts: list[Verdict]) -> None:

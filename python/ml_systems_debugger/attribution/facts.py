@@ -7,7 +7,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from ..core import DetectionResult, Finding, Outcome, word
+from ..core import DetectionResult, Finding, Outcome, Severity, word
 from .stories import Story, onset_interval
 
 __all__ = [
@@ -20,9 +20,14 @@ _CLIP_AT = 2.5  # clipping at two to three times the normal norm leaves normal s
 
 
 def earliest_onsets(findings: Sequence[Finding]) -> dict[str, int | None]:
-    """Return each mode's first onset; None where only findings without a step have it."""
+    """Return each mode's first onset; None where only findings without a step have it.
+
+    What is low is worth a line, but no evidence for or against anything else.
+    """
     onsets: dict[str, int | None] = {}
     for finding in findings:
+        if finding.severity < Severity.MEDIUM:
+            continue
         mode = word(finding.failure_mode)
         known = [s for s in (onsets.get(mode), finding.onset_step) if s is not None]
         onsets[mode] = min(known, default=None)

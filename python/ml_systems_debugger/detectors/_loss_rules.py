@@ -22,6 +22,10 @@ from ._rule_parts import (
 
 __all__ = ["DIVERGENCE", "PLATEAU"]
 
+EARLY_PEAK = Condition(
+    "early_peak", ">=", 5.0, "the loss had risen {early_peak}-fold within the first updates"
+)
+
 DIVERGENCE = (
     AttributionRule(
         code="DIV001",
@@ -35,6 +39,7 @@ DIVERGENCE = (
             (LR_JUMPED, 0.4),
             (Condition("above_start", ">", 0, "the loss is higher than at the start"), 0.15),
             (Condition("lead.exploding_gradients", ">=", 0, "gradients exploded first"), 0.2),
+            (EARLY_PEAK, 0.7),
         ),
         # A step that is too large blows up over several steps; other data shows in the first.
         lowers=((RECOVERED, 0.6), (AT_ONCE, 0.3)),
@@ -82,6 +87,7 @@ DIVERGENCE = (
         "{peak} while the learning rate ({lr_at_onset}) stayed the same.",
         when=(LR_CONSTANT, LATER, Condition("rule", "==", "jump")),
         raises=((RECOVERED, 0.4),),
+        lowers=((EARLY_PEAK, 0.3),),
         remediation=(
             (
                 "Replay the batches of steps {onset_low} to {onset_step} from the checkpoint "
@@ -102,7 +108,7 @@ DIVERGENCE = (
             (Condition("rule", "==", "bursts", "the loss bursts again and again"), 0.15),
             (Condition("lead.exploding_gradients", ">=", 0, "gradients exploded first"), 0.3),
         ),
-        lowers=((CLIPPED, 0.1),),
+        lowers=((CLIPPED, 0.1), (AT_ONCE, 0.4)),
         remediation=(
             (
                 "Clip the global gradient norm at two to three times the level it has in the steps "
@@ -121,6 +127,7 @@ DIVERGENCE = (
         when=(AT_ONCE, LATER),
         lowers=(
             (LR_JUMPED, 0.6),
+            (RECOVERED, 0.4),
             (Condition("lead.dead_units", ">=", -10, "units died at that step"), 0.2),
         ),
         remediation=(
@@ -138,8 +145,9 @@ DIVERGENCE = (
         strength=0.15,
         hypothesis="The data changed at about step {onset_step}: the loss climbed from {best} to "
         "{last} and stayed, with a learning rate ({lr_at_onset}) that did not change.",
-        when=(LR_CONSTANT, LATER),
+        when=(LR_CONSTANT, LATER, Condition("at_once", "!=", True)),
         lowers=(
+            (EARLY_PEAK, 0.3),
             (Condition("above_start", ">", 0, "the loss is higher than at the start"), 0.3),
             (Condition("mode.exploding_gradients", "present", says="gradients exploded"), 0.3),
         ),

@@ -16,6 +16,7 @@ __all__ = ["HUGE", "SHORT", "broken", "bursts", "last_words", "rise_verdict", "s
 SHORT = 16  # values that a verdict takes, however plain it is
 HUGE = 10.0  # times what is asked for: plain
 
+_FIRST_UPDATES = 20  # steps
 _LUCK = 2.0  # spreads
 _FEW = 3
 _BURSTS, _WILD, _MANY = 3, 5.0, 200
@@ -131,7 +132,15 @@ def rise_verdict(
             above_start=now - first,
             peak=trail[Field.MAX],
             peak_step=trail.step(Field.MAX_STEP),
+            early_peak=_early_peak(trail),
             persistence_steps=length,
             noise=trail.groups.noise,
         ),
     )
+
+
+def _early_peak(trail: Trail) -> float | None:
+    """Return by what factor the loss rose over its start in the first updates, if ever more."""
+    first, peak = trail[Field.FIRST], trail[Field.MAX]
+    early = trail[Field.MAX_STEP] - trail[Field.FIRST_STEP] <= _FIRST_UPDATES
+    return peak / first if early and first > 0 and peak > first else None

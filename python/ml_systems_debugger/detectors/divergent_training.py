@@ -113,7 +113,8 @@ class DivergentTrainingDetector(TrailDetector):
     ``rule`` (jump, shift, climb, bursts, growth_then_non_finite, breaks_off), ``series``,
     ``start``, ``best``, ``last``, ``rise``, ``asked``, ``ratio`` (last over
     best), ``lost_gain`` (part of the progress), ``above_start``,
-    ``held_out_rise``, ``peak``, ``peak_step``, ``persistence_steps``, ``onset_step``,
+    ``held_out_rise``, ``peak``, ``peak_step``, ``early_peak`` (over the start),
+    ``persistence_steps``, ``onset_step``,
     ``onset_low``, ``onset_high``, ``noise``, ``recovered``,
     ``first_non_finite_step``, ``at_once``, ``lr_at_onset``, ``lr_jump``,
     ``lr_is_constant``, ``lr_max``.

@@ -255,6 +255,7 @@ class GradientVanishingDetector(TrailDetector):
                 baseline=math.exp(usual),
                 last=math.exp(float(norms[weakest])),
                 layers=len(layers),
+                zeros=int(trail[Field.ZEROS]),
                 persistence_steps=trail.count,
             ),
         )
