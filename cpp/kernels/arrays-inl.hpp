@@ -124,6 +124,7 @@ inline void count_span(const char *p, size_t n, NonfiniteCounts *out) {
   const V negative_infinity = sign | infinity;
   size_t i = 0;
   for (; i + L <= n; i += L) {
+    ahead(p + i * sizeof(Bits), W);
     const V bits = load<V>(p + i * sizeof(Bits));
     nan -= bits_as<V>((bits & magnitude) > infinity);
     pos -= bits_as<V>(bits == infinity);
@@ -475,76 +476,245 @@ inline Lanes<V> fresh_lanes() {
   return l;
 }
 
-// Formats whose first pass has instructions of its own on this target: `own_lanes` takes as many
-// elements as it can and returns how many.
+// Formats whose first pass has instructions of its own on this target. `own_span` reads n elements
+// (at most kLong, a multiple of own_step) as they lie in memory, and adds them to a block unless
+// one of them is not finite: false then, with nothing changed.
 template <typename F>
-constexpr bool has_own_lanes = false;
+constexpr size_t own_step = 0;
+constexpr size_t kLong = 4 * kShort;
+
+template <typename F>
+inline bool own_span(const char *, size_t, BlockStats *, Totals<typename F::V> *) {
+  return false;
+}
 
 #if defined(__AVX512BW__)
-// bfloat16 dot products (AVX512-BF16) were no faster: three of them take as long as all the rest.
-template <typename F>
-inline size_t half_lanes(const char *p, size_t n, Lanes<vf> *l) {
-  if (n < 32) return 0;
-  const __m512i mask = _mm512_set1_epi16(0x7fff), sign = _mm512_set1_epi16(-0x8000);
-  // Twice as many bit patterns as floats go into a vector. As signed integers they are in order
-  // where one is positive; as unsigned ones the negative come last, the largest magnitude at the
-  // end. A lane without positive (negative) values has its largest (smallest) nearest to zero.
-  __m512i most = sign, most_negative = _mm512_setzero_si512(), least = mask;
+// Bits set in `bytes` bytes, a multiple of 64.
+inline uint64_t bits_set(const void *data, size_t bytes) {
+  const char *p = static_cast<const char *>(data);
+#if defined(__AVX512VPOPCNTDQ__)
+  vu64 sums = {};
+  for (size_t i = 0; i < bytes; i += 64)
+    sums += (vu64)_mm512_maskz_popcnt_epi64(0xff, load<__m512i>(p + i));
+  uint64_t all = 0;
+  for (size_t lane = 0; lane < lanes<vu64>; ++lane) all += sums[lane];
+  return all;
+#else
+  uint64_t all = 0;
+  for (size_t i = 0; i < bytes; i += 8)
+    all += static_cast<uint64_t>(__builtin_popcountll(load<uint64_t>(p + i)));
+  return all;
+#endif
+}
+
+// The sums of a span of a format narrower than 32 bits, flushed after every kShort elements.
+struct NarrowSums {
   vf sum[2] = {}, abs_sum[2] = {}, squares[2] = {};
-  size_t i = 0;
-  const auto take = [&](const char *q, size_t k) {
-    const __m512i x = load<__m512i>(q);
-    least = _mm512_min_epu16(least, _mm512_and_si512(x, mask));
-    most = _mm512_max_epi16(most, x);
-    most_negative = _mm512_max_epu16(most_negative, x);
-    vf a, b;
-    F::pair(q, &a, &b);
+
+  void take(vf a, vf b, size_t k) {
     const vf together = a + b;
     sum[k] += together;
     // |a| + |b| is the larger of |a + b| and |a - b|, rounded alike, for one instruction less.
     abs_sum[k] += (vf)_mm512_maskz_range_ps(0xffff, (__m512)together, (__m512)(a - b), 0x0b);
     squares[0] += a * a;
     squares[1] += b * b;
-  };
-  for (; i + 64 <= n; i += 64) {
-    ahead(p + 2 * i, 128);
-    take(p + 2 * i, 0);
-    take(p + 2 * i + 64, 1);
   }
-  if (i + 32 <= n) {
-    take(p + 2 * i, 0);
-    i += 32;
+  // Values times `scale`, a power of two. The sum of squares is not finite where a value is not.
+  vf flush_into(Totals<vf> *t, vf scale) const {
+    const vf all = (squares[0] + squares[1]) * (scale * scale);
+    flush((abs_sum[0] + abs_sum[1]) * scale, &t->abs_low, &t->abs_high);
+    flush(all, &t->sq_low, &t->sq_high);
+    flush((sum[0] + sum[1]) * scale, &t->sum_low, &t->sum_high);
+    return all;
   }
-  const __mmask32 no_positive = _mm512_movepi16_mask(most);
-  const __mmask32 negative = _mm512_movepi16_mask(most_negative);
-  const auto widen = [](__m512i x, vf *a, vf *b) {
-    alignas(64) char memory[64];
-    __builtin_memcpy(memory, &x, 64);
-    F::pair(memory, a, b);
-  };
+};
+
+inline bool all_finite(vf v) { return _mm512_fpclass_ps_mask((__m512)v, 0x99) == 0; }
+
+inline void count_bits(const void *smalls, const void *zeros, size_t bytes, BlockStats *out) {
+  const uint64_t small = bits_set(smalls, bytes);
+  if (small == 0) return;
+  const uint64_t zero = bits_set(zeros, bytes);
+  out->zero += zero;
+  out->subnormal += small - zero;
+}
+
+// Twice as many 16-bit patterns as floats go into a vector. As signed integers they are in order
+// where one is positive; as unsigned ones the negative come last, the largest magnitude at the
+// end. Whether a pattern is small is asked of its exponent, and the answers are stored as bits:
+// the ports that store have nothing else to do, those that calculate have too much.
+//
+// bfloat16 dot products (AVX512-BF16) were no faster: one takes as long as four other instructions.
+template <typename F>
+inline bool half_span(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
+  const __m512i sign = _mm512_set1_epi16(-0x8000), small = _mm512_set1_epi16(F::small_bits),
+                mask = _mm512_set1_epi16(0x7fff);
+  vi16 most = (vi16)sign;  // no __m512i: compilers keep those that a lambda changes in memory
+  vu16 most_negative = {};
+  alignas(64) __mmask32 smalls[kLong / 32], zeros[kLong / 32];
+  Totals<vf> totals = *t;
+  vf squares = {};
+  const size_t count = n / 32;
+  for (size_t first = 0; first < count; first += kShort / 32) {
+    const size_t end = smaller(count, first + kShort / 32);
+    NarrowSums sums;
+    const auto take = [&](size_t j, size_t k) {
+      const char *q = p + 64 * j;
+      const __m512i x = load<__m512i>(q);
+      most = (vi16)_mm512_max_epi16((__m512i)most, x);
+      most_negative = (vu16)_mm512_max_epu16((__m512i)most_negative, x);
+      smalls[j] = _mm512_testn_epi16_mask(x, small);
+      if constexpr (F::many_small) zeros[j] = _mm512_testn_epi16_mask(x, mask);
+      vf a, b;
+      F::pair(q, &a, &b);
+      sums.take(a, b, k);
+    };
+    size_t j = first;
+    for (; j + 2 <= end; j += 2) {
+      ahead(p + 64 * j, 128);
+      take(j, 0);
+      take(j + 1, 1);
+    }
+    if (j < end) take(j, 0);
+    squares += sums.flush_into(&totals, vf{} + 1.0f);
+  }
+  if (!all_finite(squares)) return false;
+  __m512i lowest = (__m512i)most_negative, highest = (__m512i)most;
+  if (_mm512_movepi16_mask(lowest) == 0) {  // none negative: the one nearest to zero
+    for (size_t j = 0; j < count; ++j) lowest = _mm512_min_epu16(lowest, load<__m512i>(p + 64 * j));
+  }
+  if (_mm512_movepi16_mask(highest) == 0xffffffffu) {  // none positive
+    for (size_t j = 0; j < count; ++j)
+      highest = _mm512_min_epi16(highest, load<__m512i>(p + 64 * j));
+  }
+  // Lanes on the other side of zero are further from the extreme than the rest.
   vf a, b;
-  widen(_mm512_mask_blend_epi16(negative, least, most_negative), &a, &b);
-  l->min = minimum(l->min, minimum(a, b));
-  widen(_mm512_mask_blend_epi16(no_positive, most, _mm512_or_si512(least, sign)), &a, &b);
-  l->max = maximum(l->max, maximum(a, b));
-  widen(least, &a, &b);
-  l->smallest = minimum(l->smallest, minimum(bits_as<vu32>(a), bits_as<vu32>(b)));
-  l->sum += sum[0] + sum[1];
-  l->abs_sum += abs_sum[0] + abs_sum[1];
-  l->squares += squares[0] + squares[1];
-  return i;
+  alignas(64) char memory[64];
+  __builtin_memcpy(memory, &lowest, 64);
+  F::pair(memory, &a, &b);
+  totals.min = minimum(totals.min, minimum(a, b));
+  __builtin_memcpy(memory, &highest, 64);
+  F::pair(memory, &a, &b);
+  totals.max = maximum(totals.max, maximum(a, b));
+  *t = totals;
+  size_t filled = count;
+  for (; filled % 16 != 0; ++filled) smalls[filled] = zeros[filled] = 0;
+  if constexpr (!F::many_small) {
+    if (bits_set(smalls, 4 * filled) == 0) return true;
+    for (size_t j = 0; j < count; ++j)
+      zeros[j] = _mm512_testn_epi16_mask(load<__m512i>(p + 64 * j), mask);
+  }
+  count_bits(smalls, zeros, 4 * filled, out);
+  return true;
 }
 
 template <>
-constexpr bool has_own_lanes<F16> = true;
+constexpr size_t own_step<F16> = 32;
 template <>
-constexpr bool has_own_lanes<BF16> = true;
-template <Dtype D>
-constexpr bool has_own_lanes<Float8<D>> = true;
-template <typename F>
-inline size_t own_lanes(F, const char *p, size_t n, Lanes<vf> *l) {
-  return half_lanes<F>(p, n, l);
+constexpr size_t own_step<BF16> = 32;
+template <>
+inline bool own_span<F16>(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
+  return half_span<F16>(p, n, out, t);
 }
+template <>
+inline bool own_span<BF16>(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
+  return half_span<BF16>(p, n, out, t);
+}
+
+// 8-bit floats become float16 by shifts, but for a power of two: one with 5 bits of exponent is the
+// upper half of one, one with 4 has its bits moved into the wider exponent. The special codes of
+// the formats would pass as values: all are seen in the extremes.
+template <Dtype D>
+inline bool byte_span(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
+  constexpr bool wide_exponent = D == Dtype::f8_e5m2 || D == Dtype::f8_e5m2fnuz;
+  constexpr bool one_zero = D == Dtype::f8_e4m3fnuz || D == Dtype::f8_e5m2fnuz;
+  constexpr float factor = D == Dtype::f8_e4m3fn     ? 256.0f
+                           : D == Dtype::f8_e4m3fnuz ? 128.0f
+                           : D == Dtype::f8_e5m2fnuz ? 0.5f
+                                                     : 1.0f;
+  // The least magnitude that float16 does not hold, or that is special.
+  constexpr uint8_t beyond = wide_exponent ? 0x7c : D == Dtype::f8_e4m3fn ? 0x7f : 0x80;
+  const __m512i small = _mm512_set1_epi8(wide_exponent ? 0x7c : 0x78),
+                mask = _mm512_set1_epi8(0x7f), odd = _mm512_set1_epi16(-0x100),
+                moved = _mm512_set1_epi16(-0x4080);
+  vu64 most = (vu64)_mm512_set1_epi8(-0x80), most_negative = {};
+  vu64 least = (vu64)_mm512_set1_epi8(0x7f);
+  alignas(64) __mmask64 smalls[kLong / 64], zeros[kLong / 64];
+  Totals<vf> totals = *t;
+  const size_t count = n / 64;
+  for (size_t first = 0; first < count; first += kShort / 64) {
+    const size_t end = smaller(count, first + kShort / 64);
+    NarrowSums sums;
+    for (size_t j = first; j < end; ++j) {
+      const char *q = p + 64 * j;
+      ahead(q, 64);
+      const __m512i x = load<__m512i>(q);
+      most = (vu64)_mm512_max_epi8((__m512i)most, x);
+      most_negative = (vu64)_mm512_max_epu8((__m512i)most_negative, x);
+      if constexpr (one_zero) least = (vu64)_mm512_min_epi8((__m512i)least, x);
+      smalls[j] = _mm512_testn_epi8_mask(x, small);
+      zeros[j] = _mm512_testn_epi8_mask(x, mask);
+      __m512i lower = _mm512_slli_epi16(x, 8), upper = x;
+      if constexpr (wide_exponent) {
+        upper = _mm512_and_si512(upper, odd);
+      } else {  // an arithmetic shift leaves a second sign in the exponent's top bit
+        lower = _mm512_and_si512(_mm512_srai_epi16(lower, 1), moved);
+        upper = _mm512_and_si512(_mm512_srai_epi16(upper, 1), moved);
+      }
+      alignas(64) char words[128];
+      __builtin_memcpy(words, &lower, 64);
+      __builtin_memcpy(words + 64, &upper, 64);
+      sums.take(F16::vector(words), F16::vector(words + 32), 0);
+      sums.take(F16::vector(words + 64), F16::vector(words + 96), 1);
+    }
+    sums.flush_into(&totals, vf{} + factor);
+  }
+  __m512i lowest = (__m512i)most_negative, highest = (__m512i)most;
+  const __m512i limit = _mm512_set1_epi8(static_cast<char>(beyond));
+  const __mmask64 positive = ~_mm512_movepi8_mask(highest), negative = _mm512_movepi8_mask(lowest);
+  if ((_mm512_cmpge_epu8_mask(highest, limit) & positive) != 0) return false;
+  if ((_mm512_cmpge_epu8_mask(_mm512_and_si512(lowest, mask), limit) & negative) != 0) return false;
+  if (one_zero && _mm512_cmpeq_epi8_mask((__m512i)least, _mm512_set1_epi8(-0x80)) != 0)
+    return false;
+  if (negative == 0) {
+    for (size_t j = 0; j < count; ++j) lowest = _mm512_min_epu8(lowest, load<__m512i>(p + 64 * j));
+  }
+  if (positive == 0) {
+    for (size_t j = 0; j < count; ++j)
+      highest = _mm512_min_epi8(highest, load<__m512i>(p + 64 * j));
+  }
+  alignas(64) char codes[64], decoded[128];
+  vf a, b;
+  const auto decode = [&](__m512i x, size_t at) {
+    __builtin_memcpy(codes, &x, 64);
+    Float8<D>::span(codes, 0, 64, decoded);
+    BF16::pair(decoded + 64 * at, &a, &b);
+  };
+  for (size_t at = 0; at < 2; ++at) {
+    decode(lowest, at);
+    totals.min = minimum(totals.min, minimum(a, b));
+    decode(highest, at);
+    totals.max = maximum(totals.max, maximum(a, b));
+  }
+  *t = totals;
+  size_t filled = count;
+  for (; filled % 8 != 0; ++filled) smalls[filled] = zeros[filled] = 0;
+  count_bits(smalls, zeros, 8 * filled, out);
+  return true;
+}
+
+#define MLSD_BYTE_SPAN(D)                                                                    \
+  template <>                                                                                \
+  constexpr size_t own_step<Float8<D>> = 64;                                                 \
+  template <>                                                                                \
+  inline bool own_span<Float8<D>>(const char *p, size_t n, BlockStats *out, Totals<vf> *t) { \
+    return byte_span<D>(p, n, out, t);                                                       \
+  }
+MLSD_BYTE_SPAN(Dtype::f8_e4m3fn)
+MLSD_BYTE_SPAN(Dtype::f8_e5m2)
+MLSD_BYTE_SPAN(Dtype::f8_e4m3fnuz)
+MLSD_BYTE_SPAN(Dtype::f8_e5m2fnuz)
+#undef MLSD_BYTE_SPAN
 #endif
 
 // One span of at most kShort elements, a whole number of vectors, all finite.
@@ -554,19 +724,15 @@ inline Lanes<typename F::V> span_lanes(const char *p, size_t n, typename F::V pi
   constexpr size_t L = lanes<V>;
   Lanes<V> l = fresh_lanes<V>();
   size_t i = 0;
-  if constexpr (!shift && has_own_lanes<F>) {
-    i = own_lanes(F{}, p, n, &l);
-  } else {
-    Lanes<V> other = fresh_lanes<V>();
-    for (; i + 2 * L <= n; i += 2 * L) {
-      V a, b;
-      ahead(p + i * F::step, 2 * L * F::step);
-      F::pair(p + i * F::step, &a, &b);
-      absorb<shift>(&l, a, pivot);
-      absorb<shift>(&other, b, pivot);
-    }
-    join<shift>(&l, other);
+  Lanes<V> other = fresh_lanes<V>();
+  for (; i + 2 * L <= n; i += 2 * L) {
+    V a, b;
+    ahead(p + i * F::step, 2 * L * F::step);
+    F::pair(p + i * F::step, &a, &b);
+    absorb<shift>(&l, a, pivot);
+    absorb<shift>(&other, b, pivot);
   }
+  join<shift>(&l, other);
   for (; i + L <= n; i += L) absorb<shift>(&l, F::vector(p + i * F::step), pivot);
   return l;
 }
@@ -766,6 +932,40 @@ inline Sums conclude_sums(const Totals<V> &t, size_t n, V pivot, BlockStats *out
   return Sums::done;
 }
 
+// How a pass goes on: what add_next has to know of the spans before.
+struct Progress {
+  bool first = true;        // the first span of a block stands alone: it decides about the pivot
+  bool suspicious = false;  // the span before held values that are not finite
+  size_t again = 0;         // up to here spans are short: a long one failed
+};
+
+// Adds the span that begins at element i of p and ends before `end`; returns its length. However
+// spans are put together, every kShort elements are added in the same way, so that a block in
+// pieces gives the same bits.
+template <typename F, bool shift>
+inline size_t add_next(const char *p, size_t i, size_t end, typename F::V pivot, char *scratch,
+                       BlockStats *out, Totals<typename F::V> *t, Progress *progress) {
+  const size_t count = smaller(kShort, end - i);
+  const bool first = progress->first;
+  progress->first = false;
+  if constexpr (!shift && own_step<F> != 0) {
+    if (!progress->suspicious) {
+      const char *q = p + i * F::size;
+      if (!first && i >= progress->again && end - i >= kLong) {
+        if (own_span<F>(q, kLong, out, t)) return kLong;
+        progress->again = i + kLong;
+      }
+      const size_t whole = count / own_step<F> * own_step<F>;
+      if (whole != 0) {
+        if (own_span<F>(q, whole, out, t)) return whole;
+        progress->suspicious = true;
+      }
+    }
+  }
+  add_span<F, shift>(F::span(p, i, count, scratch), count, pivot, out, t, &progress->suspicious);
+  return count;
+}
+
 // All of a block, distances taken from `center` (or, without `shift`, from zero). False where they
 // should have been taken from *better.
 template <typename F, bool shift>
@@ -774,13 +974,13 @@ inline bool stats_pass(const char *p, size_t n, double center, BlockStats *out, 
   alignas(64) char scratch[kShort * 8];
   const V pivot = V{} + static_cast<decltype(V{}[0] + V{}[0])>(center);
   Totals<V> t = fresh_totals<V>(out);
-  bool suspicious = false;
-  for (size_t i = 0; i < n; i += kShort) {
-    const size_t count = smaller(kShort, n - i);
-    add_span<F, shift>(F::span(p, i, count, scratch), count, pivot, out, &t, &suspicious);
+  Progress progress;
+  for (size_t i = 0; i < n;) {
+    const size_t count = add_next<F, shift>(p, i, n, pivot, scratch, out, &t, &progress);
     if constexpr (!shift) {
       if (i == 0 && n > kShort && starts_elsewhere(t, *out, count, better)) return false;
     }
+    i += count;
   }
   const Sums sums = conclude_sums<shift>(t, n, pivot, out, better);
   if (sums == Sums::careful) careful_sums<F>(p, n, finite_count(*out, n), out);
@@ -794,16 +994,17 @@ inline bool stats_stream(size_t n, NextPiece next, void *context, BlockStats *ou
   alignas(64) char scratch[kShort * 8];
   static_assert(kPiece % kShort == 0, "a piece is a whole number of spans");
   Totals<V> t = fresh_totals<V>(out);
-  bool suspicious = false;
+  Progress progress;
   double better = 0;
   for (size_t first = 0; first < n; first += kPiece) {
     const size_t here = smaller(kPiece, n - first);
     const char *p = static_cast<const char *>(next(context, first, here));
     if (p == nullptr) return false;
-    for (size_t i = 0; i < here; i += kShort) {
-      const size_t count = smaller(kShort, here - i);
-      add_span<F, false>(F::span(p, i, count, scratch), count, V{}, out, &t, &suspicious);
+    progress.again = 0;
+    for (size_t i = 0; i < here;) {
+      const size_t count = add_next<F, false>(p, i, here, V{}, scratch, out, &t, &progress);
       if (first + i == 0 && n > kShort && starts_elsewhere(t, *out, count, &better)) return false;
+      i += count;
     }
   }
   return conclude_sums<false>(t, n, V{}, out, &better) == Sums::done;

@@ -140,6 +140,8 @@ struct BF16 {
   static constexpr size_t size = 2, step = 2;
   static constexpr double min_normal = 0x1p-126;
   static constexpr int16_t normal_bits = 0x0080;
+  static constexpr int16_t small_bits = 0x7f80;  // not one of them set: zero or subnormal
+  static constexpr bool many_small = false;      // whether such values are common
   static const char *span(const char *p, size_t i, size_t, char *) { return p + 2 * i; }
   static V vector(const char *p) {
     return bits_as<vf>(__builtin_convertvector(load<vu16_half>(p), vu32) << 16);
@@ -155,6 +157,8 @@ struct F16 {
   static constexpr size_t size = 2, step = 2;
   static constexpr double min_normal = 0x1p-14;
   static constexpr int16_t normal_bits = 0x0400;
+  static constexpr int16_t small_bits = 0x7c00;
+  static constexpr bool many_small = true;  // gradients reach down to them
   static const char *span(const char *p, size_t i, size_t, char *) { return p + 2 * i; }
   static V vector(const char *p) {
 #if defined(__AVX512F__)

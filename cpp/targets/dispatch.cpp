@@ -42,7 +42,10 @@ bool has_v4() noexcept {
          __builtin_cpu_supports("avx512cd");
 }
 
-bool has_v4_vbmi() noexcept { return has_v4() && __builtin_cpu_supports("avx512vbmi"); }
+bool has_v4_vbmi() noexcept {
+  return has_v4() && __builtin_cpu_supports("avx512vbmi") &&
+         __builtin_cpu_supports("avx512vpopcntdq");
+}
 #endif
 
 struct Entry {
