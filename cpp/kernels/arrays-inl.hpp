@@ -683,19 +683,17 @@ inline bool byte_span(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
     for (size_t j = 0; j < count; ++j)
       highest = _mm512_min_epi8(highest, load<__m512i>(p + 64 * j));
   }
-  alignas(64) char codes[64], decoded[128];
-  vf a, b;
-  const auto decode = [&](__m512i x, size_t at) {
-    __builtin_memcpy(codes, &x, 64);
-    Float8<D>::span(codes, 0, 64, decoded);
-    BF16::pair(decoded + 64 * at, &a, &b);
-  };
-  for (size_t at = 0; at < 2; ++at) {
-    decode(lowest, at);
-    totals.min = minimum(totals.min, minimum(a, b));
-    decode(highest, at);
-    totals.max = maximum(totals.max, maximum(a, b));
+  alignas(64) char codes[128], decoded[256];
+  __builtin_memcpy(codes, &lowest, 64);
+  __builtin_memcpy(codes + 64, &highest, 64);
+  Float8<D>::span(codes, 0, 128, decoded);
+  vf low[4], high[4];
+  for (size_t i = 0; i < 4; i += 2) {
+    BF16::pair(decoded + 32 * i, &low[i], &low[i + 1]);
+    BF16::pair(decoded + 128 + 32 * i, &high[i], &high[i + 1]);
   }
+  totals.min = minimum(totals.min, minimum(minimum(low[0], low[1]), minimum(low[2], low[3])));
+  totals.max = maximum(totals.max, maximum(maximum(high[0], high[1]), maximum(high[2], high[3])));
   *t = totals;
   size_t filled = count;
   for (; filled % 8 != 0; ++filled) smalls[filled] = zeros[filled] = 0;

@@ -124,6 +124,32 @@ def test_values_of_one_sign(target: str, name: str, only: str) -> None:
         check(x, FLOATS[name])
 
 
+@pytest.mark.parametrize("name", [n for n in FLOATS if n not in ("float64", "float32")])
+def test_long_spans_of_narrow_types(target: str, name: str) -> None:
+    """They are read in stretches of 8192 elements after the first 2048, shorter where it fails."""
+    n = 2048 + 2 * 8192 + 77
+    clean = plain(name, n, 1, seed=3)
+    check(clean, FLOATS[name])
+    for at in (0, 2047, 2048, 2049 + 4096, 2048 + 8192, n - 78, n - 1):
+        x = clean.copy()
+        x[at] = np.nan
+        check(x, FLOATS[name])
+    if "e8m0" in name:
+        return
+    x = clean.copy()
+    x[2048:10240:3] = 0.0
+    x[2049:10240:5] *= np.asarray(FLOATS[name]).astype(x.dtype)  # some become subnormal
+    check(x, FLOATS[name])
+    check(-np.abs(x.astype(np.float64)).astype(x.dtype), FLOATS[name])
+    check(np.abs(clean.astype(np.float64)).astype(x.dtype), FLOATS[name])
+    # The largest finite values of a format, which 8-bit ones may share with another's infinities.
+    x = clean.copy()
+    x[5000] = ml_dtypes.finfo(x.dtype).max
+    x[12000] = ml_dtypes.finfo(x.dtype).min
+    if name != "bfloat16":  # its squares go beyond a float there
+        check(x, FLOATS[name])
+
+
 @pytest.mark.parametrize("name", INTEGERS)
 def test_integers(target: str, name: str) -> None:
     for n in (0, 1, 7, 8, 9, 100):
