@@ -141,19 +141,37 @@ class MLSystemsDebugger:
         """
         facts = freeze({**self.config.context, **(context or {})})
         signals = self._ingest(data)
-        signals = self._extract(signals)
+        signals = self.extract(signals)
         detections, skipped = self._detect(signals, facts)
         return self._reported(signals, detections, skipped, facts)
 
     def conclude(
-        self, detections: Sequence[DetectionResult], context: Mapping[str, Any] | None = None
+        self,
+        detections: Sequence[DetectionResult],
+        context: Mapping[str, Any] | None = None,
+        *,
+        signals: SignalSet | None = None,
+        skipped: Sequence[SkippedDetector] = (),
     ) -> DebugReport:
-        """Return the report on detections that were made elsewhere, as by the live monitor."""
-        kept, skipped = list(detections), []
+        """Return the report on detections that were made elsewhere, as by the live monitor.
+
+        Parameters
+        ----------
+        detections : sequence of DetectionResult
+        context : mapping, optional
+            As for `debug`.
+        signals : SignalSet, optional
+            Whose metadata and unread parts the report carries; of its series
+            nothing is judged.
+        skipped : sequence of SkippedDetector, optional
+            The detectors that had nothing to read.
+        """
+        kept, left_out = list(detections), list(skipped)
         for result in [r for r in kept if r.outcome is Outcome.NOT_APPLICABLE]:
             kept.remove(result)
-            skipped.append(SkippedDetector(result.detector_name, result.reason))
-        return self._reported(SignalSet(), kept, skipped, freeze(dict(context or {})))
+            left_out.append(SkippedDetector(result.detector_name, result.reason))
+        given = SignalSet() if signals is None else signals
+        return self._reported(given, kept, left_out, freeze(dict(context or {})))
 
     def _reported(
         self,
@@ -176,7 +194,7 @@ class MLSystemsDebugger:
             detections=detections,
             attributions=attributions,
             summary=summary_text(detections, attributions, skipped, unread),
-            metadata={**signals.metadata, **_described(signals), **history},
+            metadata={**_described(signals), **signals.metadata, **history},
             skipped=skipped,
             unread=unread,
         )
@@ -198,8 +216,8 @@ class MLSystemsDebugger:
                 return SignalSet.of(ingestor.ingest(data))
         return open_source(data)
 
-    def _extract(self, signals: SignalSet) -> SignalSet:
-        """Put derived series beside the raw ones; a raw series is never replaced."""
+    def extract(self, signals: SignalSet) -> SignalSet:
+        """Return `signals` with derived series beside the raw ones, none of which is replaced."""
         for extractor in self._extractors:
             try:
                 derived = SignalSet.of(extractor.extract(signals))

@@ -12,6 +12,7 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "diagnose": "diagnose:diagnose",
+    "watch": "watch:watch",
     "ingest": "runs:ingest",
     "compare": "runs:compare",
     "detectors": "catalogue:detectors",

@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
-from ..core import Series, SignalSet
+from ..core import Series, Severity, SignalSet
 from ..ingestion import open_source
+from ._output import NEVER
 
-__all__ = ["Selection", "mapping_of", "run_options"]
+__all__ = ["Selection", "judging_options", "mapping_of", "run_options"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,10 @@ class Selection:
     def read(self, path: str) -> SignalSet:
         """Read a run, narrowed to what was asked for; errors are those of `open_source`."""
         source: Any = sys.stdin.buffer if path == "-" else path
-        signals = open_source(source, mapping=dict(self.mapping) or None)
+        return self.narrow(open_source(source, mapping=dict(self.mapping) or None))
+
+    def narrow(self, signals: SignalSet) -> SignalSet:
+        """Return the part of `signals` that was asked for."""
         if self.since is None and not self.metrics:
             return signals
         kept = []
@@ -54,6 +58,23 @@ def mapping_of(given: Sequence[str]) -> dict[str, str]:
         if found.setdefault(column, name) != name:
             raise click.BadParameter(f"{column!r} is mapped twice", param_hint="--map")
     return found
+
+
+def judging_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--fail-on``, ``--config`` and ``--sensitivity`` to a command."""
+    for option in (
+        click.option("--sensitivity", type=click.FloatRange(0.05, 20.0),
+                     help="One knob for all thresholds: above 1 finds more and is wrong more "
+                     "often (default: 1, or what the configuration says)."),
+        click.option("--config", metavar="FILE.toml",
+                     help="Detector parameters and facts of the run."),
+        click.option("--fail-on", type=click.Choice([*(s.value for s in Severity), NEVER]),
+                     default=None,
+                     help="Exit 1 from this severity on (default: high, or what the "
+                     "configuration says); 'never' to look only."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:

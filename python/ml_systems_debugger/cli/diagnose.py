@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,18 +15,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..configuration import Configuration
-from ..core import DebugReport, IngestionError, Severity, Status
+from ..core import DebugReport, IngestionError, Status, UnsupportedFormatError
 from ..core.verdict import Verdict
 from ..debugger import MLSystemsDebugger
 from ..ingestion import find_runs
 from ..ingestion.lines import lines_of_steps
+from ..monitoring.session import diagnose_pieces
 from ..reporting import Reporter, ReportFormat, render_many
 from ._errors import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, usage_failures
 from ._output import NEVER, OUTPUT, FormatName, verdicts_text, write_output, writes_verdicts
-from ._runs import Selection, mapping_of, run_options
+from ._runs import Selection, judging_options, mapping_of, run_options
 
-__all__ = ["diagnose"]
+__all__ = ["diagnose", "exit_code"]
 
+LARGE = 1 << 30
+"""Bytes from which on a file is judged piece by piece."""
 _JUDGED = (Status.HEALTHY, Status.FAILURES)
 
 
@@ -40,20 +44,7 @@ _JUDGED = (Status.HEALTHY, Status.FAILURES)
     help="How to write the report.",
 )
 @OUTPUT
-@click.option(
-    "--fail-on",
-    type=click.Choice([*(s.value for s in Severity), NEVER]),
-    default=None,
-    help="Exit 1 from this severity on (default: high, or what the configuration says); "
-    "'never' to look only.",
-)
-@click.option("--config", metavar="FILE.toml", help="Detector parameters and facts of the run.")
-@click.option(
-    "--sensitivity",
-    type=click.FloatRange(0.05, 20.0),
-    help="One knob for all thresholds: above 1 finds more and is wrong more often "
-    "(default: 1, or what the configuration says).",
-)
+@judging_options
 @run_options
 def diagnose(
     paths: tuple[str, ...],
@@ -90,7 +81,7 @@ def diagnose(
     several = len(reports) > 1 or any(Path(p).is_dir() for p in paths if p != "-")
     threshold = fail_on or configuration.fail_on.value
     write_output(_rendered(reports, output_format, output, several, threshold), output)
-    sys.exit(_exit_code([report for _, report in reports], threshold))
+    sys.exit(exit_code([report for _, report in reports], threshold))
 
 
 def _runs(paths: Sequence[str]) -> list[str]:
@@ -112,7 +103,7 @@ def _runs(paths: Sequence[str]) -> list[str]:
 def _report(debugger: MLSystemsDebugger, run: str, selection: Selection) -> DebugReport:
     try:
         with usage_failures(run):
-            report = debugger.debug(selection.read(run))
+            report = _judged(debugger, run, selection)
     except IngestionError as error:
         # Unreadable content is a result of its own: it is listed beside the other runs.
         click.echo(f"mlsd: {error}", err=True)
@@ -126,6 +117,15 @@ def _report(debugger: MLSystemsDebugger, run: str, selection: Selection) -> Debu
     if report.status not in _JUDGED:
         click.echo(f"mlsd: {run}: {report.summary}", err=True)
     return report
+
+
+def _judged(debugger: MLSystemsDebugger, run: str, selection: Selection) -> DebugReport:
+    """Judge a run whole, or piece by piece where it may not fit into memory."""
+    if run != "-" and Path(run).is_file() and Path(run).stat().st_size >= LARGE:
+        mapping = dict(selection.mapping) or None
+        with contextlib.suppress(UnsupportedFormatError):  # of a kind that is read whole
+            return diagnose_pieces(run, mapping=mapping, debugger=debugger, narrow=selection.narrow)
+    return debugger.debug(selection.read(run))
 
 
 def _rendered(
@@ -157,7 +157,8 @@ def _with_lines(verdict: Verdict) -> Verdict:
     return replace(verdict, notices=notices)
 
 
-def _exit_code(reports: Sequence[DebugReport], fail_on: str) -> int:
+def exit_code(reports: Sequence[DebugReport], fail_on: str) -> int:
+    """Return what the command ends with: a finding at or above `fail_on` counts first."""
     worst = [r.worst_severity for r in reports if r.worst_severity is not None]
     if fail_on != NEVER and any(severity >= fail_on for severity in worst):
         return EXIT_FINDINGS

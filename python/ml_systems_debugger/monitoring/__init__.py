@@ -3,8 +3,17 @@
 from ._judges import MonitorWarning
 from .actions import FaultFound
 from .monitor import Monitor
+from .session import Follower, Session, diagnose_pieces
 from .tracing import Producer, TraceResult, trace_step
 
 __all__ = [
-    "FaultFound", "Monitor", "MonitorWarning", "Producer", "TraceResult", "trace_step",
-]  # fmt: skip
+    "FaultFound",
+    "Follower",
+    "Monitor",
+    "MonitorWarning",
+    "Producer",
+    "Session",
+    "TraceResult",
+    "diagnose_pieces",
+    "trace_step",
+]

@@ -5,10 +5,17 @@ from __future__ import annotations
 import base64
 import traceback
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from ..core import BaseDetector, DetectionResult, Finding, SignalSet
+from ..core import (
+    BaseDetector,
+    DetectionResult,
+    Finding,
+    SignalSet,
+    SkippedDetector,
+    canonical,
+)
 
 __all__ = ["Judges", "MonitorWarning"]
 
@@ -27,19 +34,25 @@ class Judges:
     def __init__(
         self, detectors: Iterable[BaseDetector], context: Mapping[str, Any], strict: bool
     ) -> None:
-        self._folds: list[tuple[BaseDetector, Any]] = [(d, d.init(context)) for d in detectors]
-        self._needed = {id(d): frozenset(d.get_required_signals()) for d, _ in self._folds}
+        self._folds: list[tuple[BaseDetector, Any]] = []
+        self._needed: dict[int, dict[str, None]] = {}
         self._told: dict[str, Any] = {}
         self._strict = strict
         self.failed: dict[str, str] = {}
+        for one in detectors:
+            try:
+                required = one.get_required_signals()
+                self._needed[id(one)] = dict.fromkeys(canonical(name).name for name in required)
+                self._folds.append((one, one.init(context)))
+            except Exception as error:  # noqa: BLE001, PERF203 - a third party's may raise anything
+                self._put_aside(one, error)
 
     def update(self, chunk: SignalSet) -> list[Finding]:
         """Take closed steps; return findings that are new, or worse than they were."""
-        names = set(chunk.names)
         new: list[Finding] = []
         for detector, state in self._folds:
-            needed = self._needed[id(detector)]
-            if detector.name in self.failed or (needed and not names & needed):
+            # Every chunk, also one without what it needs: a detector reads witnesses beside it.
+            if detector.name in self.failed:
                 continue
             try:
                 if detector.update(state, chunk):
@@ -58,11 +71,21 @@ class Judges:
                 found.append(finding)
         return found
 
-    def conclude(self) -> list[DetectionResult]:
-        """Return what every detector says of the run so far."""
+    def skipped(self, names: Collection[str]) -> list[SkippedDetector]:
+        """Return the detectors that read none of the quantities `names`."""
+        return [
+            SkippedDetector(one.name, f"none of {', '.join(needed)} is in the input")
+            for one, _ in self._folds
+            if (needed := self._needed[id(one)]) and needed.keys().isdisjoint(names)
+        ]
+
+    def conclude(self, names: Collection[str] | None = None) -> list[DetectionResult]:
+        """Return what every detector says of the run so far; only those that read `names`."""
         results = []
         for detector, state in self._folds:
-            if detector.name in self.failed:
+            needed = self._needed[id(detector)]
+            idle = names is not None and needed and needed.keys().isdisjoint(names)
+            if idle or detector.name in self.failed:
                 continue
             try:
                 results.append(detector.conclude(state))
