@@ -7,6 +7,7 @@
 #include "bindings/module.hpp"
 #include "bindings/stats.hpp"
 #include "bindings/without_gil.hpp"
+#include "mlsd/crc32.hpp"
 #include "mlsd/targets.hpp"
 
 namespace py = pybind11;
@@ -113,8 +114,9 @@ void measure_spans(const py::buffer &buffer, const py::buffer &spans, const py::
 // before. Below zero: an error of the system, negated.
 class FileBlock {
  public:
-  FileBlock(int fd, std::int64_t place, const Span &span, char *buffer)
-      : fd_(fd), place_(place), span_(span), buffer_(buffer) {}
+  // `crc`, where there is one, goes on over the bytes.
+  FileBlock(int fd, std::int64_t place, const Span &span, char *buffer, std::uint32_t *crc)
+      : fd_(fd), place_(place), span_(span), buffer_(buffer), crc_(crc) {}
 
   int measure(const mlsd::ArrayKernels &kernels, SpanRow *row) {
     kernels_ = &kernels;
@@ -147,6 +149,7 @@ class FileBlock {
       done += static_cast<std::size_t>(got);
     }
     digest_ += kernels_->digest(buffer_, bytes, static_cast<std::uint64_t>(span_.start) + from);
+    if (crc_ != nullptr) *crc_ = mlsd::crc32(*crc_, buffer_, bytes);
     return buffer_;
   }
 
@@ -154,6 +157,7 @@ class FileBlock {
   std::int64_t place_;
   Span span_;
   char *buffer_;
+  std::uint32_t *crc_;
   const mlsd::ArrayKernels *kernels_ = nullptr;
   std::size_t item_ = 1;
   std::uint64_t digest_ = 0;
@@ -161,7 +165,7 @@ class FileBlock {
 };
 
 int measure_file(int fd, std::int64_t place, const py::buffer &span, const py::buffer &buffer,
-                 const py::buffer &row) {
+                 const py::buffer &row, const py::object &crc) {
   const py::buffer_info from = span.request(), room = buffer.request(true),
                         into = row.request(true);
   std::size_t spans = 0, rows = 0;
@@ -175,8 +179,24 @@ int measure_file(int fd, std::int64_t place, const py::buffer &span, const py::b
     throw py::value_error("buffer: " + std::to_string(mlsd::kPiece * item) +
                           " bytes are needed, got " + std::to_string(room.size * room.itemsize));
   const mlsd::ArrayKernels &kernels = *mlsd::active_target().arrays;
-  FileBlock block(fd, place, *one, static_cast<char *>(room.ptr));
+  std::uint32_t *sum = nullptr;
+  py::buffer_info sums;
+  if (!crc.is_none()) {
+    std::size_t count = 0;
+    sums = py::cast<py::buffer>(crc).request(true);
+    sum = rows_of<std::uint32_t>(sums, "crc", &count);
+    if (count != 1) throw py::value_error("crc: one is needed, got " + std::to_string(count));
+  }
+  FileBlock block(fd, place, *one, static_cast<char *>(room.ptr), sum);
   return without_gil(kGilBytes, [&] { return block.measure(kernels, out); });
+}
+
+std::uint32_t crc32_of(const py::buffer &data, std::uint32_t value) {
+  const py::buffer_info info = data.request();
+  if (PyBuffer_IsContiguous(info.view(), 'C') == 0)
+    throw py::value_error("data: bytes in one piece are needed");
+  const std::size_t bytes = static_cast<std::size_t>(info.size * info.itemsize);
+  return without_gil(bytes, [&] { return mlsd::crc32(value, info.ptr, bytes); });
 }
 
 // The rows of one tensor, in order; all but the last are whole blocks.
@@ -222,10 +242,14 @@ void register_spans(py::module_ &m) {
   m.def("measure_spans", &measure_spans, py::arg("buffer"), py::arg("spans"), py::arg("rows"),
         "Write the statistics, first non-finite place and digest of spans of a buffer into rows.");
   m.def("measure_file", &measure_file, py::arg("fd"), py::arg("place"), py::arg("span"),
-        py::arg("buffer"), py::arg("row"),
+        py::arg("buffer"), py::arg("row"), py::arg("crc") = py::none(),
         "Read a span of a file piece by piece into a buffer and write its row; 0 where that is "
         "done, 1 where measure_spans has to see it whole, 2 where the file ends before, else an "
         "errno, negated.");
+  m.def("crc32", &crc32_of, py::arg("data"), py::arg("value") = 0u,
+        "Return the CRC-32 of bytes that follow others whose CRC-32 is `value`.");
+  m.def("crc32_combine", &mlsd::crc32_combine, py::arg("first"), py::arg("second"),
+        py::arg("second_bytes"), "Return the CRC-32 of two stretches, one behind the other.");
   m.attr("PIECE") = static_cast<std::size_t>(mlsd::kPiece);
   m.def("combine_rows", &combine_rows, py::arg("rows"),
         "Return the statistics of a tensor from the rows of its blocks, in order.");

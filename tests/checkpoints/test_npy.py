@@ -145,3 +145,12 @@ def test_what_numpy_refuses_is_refused(tmp_path: Path) -> None:
             np.load(io.BytesIO((tmp_path / name).read_bytes()))
         with pytest.raises((SchemaError, UnsupportedFormatError)):
             scan(tmp_path / name)
+
+
+def test_a_minor_version_that_numpy_refuses(tmp_path: Path) -> None:
+    np.save(tmp_path / "w.npy", np.ones(3))
+    data = bytearray((tmp_path / "w.npy").read_bytes())
+    data[7] = 248
+    (tmp_path / "w.npy").write_bytes(data)
+    with pytest.raises(UnsupportedFormatError, match="version"):
+        scan(tmp_path / "w.npy")

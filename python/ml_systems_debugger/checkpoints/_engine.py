@@ -127,6 +127,11 @@ def run_plan(
         measured.interrupted = True
     if run.failure is not None:
         raise run.failure
+    if not measured.interrupted and not run.stop.is_set() and not measured.changed:
+        try:
+            measured.errors.extend(folder.checksums.compare(folder.lent))
+        finally:
+            folder.release()
     measured.interrupted = measured.interrupted or run.stop.is_set()
     return measured
 
@@ -224,6 +229,12 @@ class _Run:
         view = self.bytes_of(step.file, step.offset, step.nbytes, buffer)
         rows = np.zeros(len(step.rows), ROW_DTYPE)
         measure_spans(view, step.spans, rows)
+        checksums = self.folder.checksums
+        if checksums.wanted(step.file):
+            for span, which in zip(step.spans, step.tensors.tolist(), strict=True):
+                info, begin = self.plan.tensors[which], int(span["offset"])
+                checksums.begin(step.file, info.offset)
+                checksums.note(step.file, info.offset, view[begin : begin + info.nbytes])
         self.measured.rows[step.rows] = rows
         raw = np.frombuffer(view, np.uint8)
         for at in np.flatnonzero(rows["zero"] >= MIN_LINES):
@@ -244,6 +255,8 @@ class _Run:
     def unit(self, step: Unit, buffer: bytearray) -> None:
         info = self.plan.tensors[step.tensor]
         dtype = dtype_of(info)
+        if step.start == 0:
+            self.folder.checksums.begin(info.file, info.offset)
         if step.tensor not in self.looked_at_whole:
             if self.streamed(step, info, dtype, buffer):
                 return
@@ -252,7 +265,9 @@ class _Run:
             view = memoryview(buffer)[: step.nbytes]
             info.layout.read(self.folder, step.start, view)
         else:
-            view = self.bytes_of(info.file, info.offset + step.start, step.nbytes, buffer)
+            place = info.offset + step.start
+            view = self.bytes_of(info.file, place, step.nbytes, buffer)
+            self.folder.checksums.note(info.file, place, view)
         rows = self.measured.rows[step.row : step.row + 1]
         raw = np.frombuffer(view, np.uint8)
         if dtype.quantised:
@@ -295,7 +310,7 @@ class _Run:
         span = np.zeros(1, SPAN_DTYPE)
         span[0] = (0, step.nbytes // item, step.start, KERNEL_CODES[dtype.kernel])
         with self.folder.lent(info.file) as source:
-            if not source.measured(info.offset + step.start, span, buffer, row):
+            if not source.measured(info.offset + step.start, step.nbytes, span, buffer, row):
                 return False
         limit = dtype.maximum
         narrow = limit is not None and (row[0]["max"] >= limit or row[0]["min"] <= -limit)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core import SchemaError
 from ..core.shown import shown
+from ..kernels import crc32
 from ._source import Folder
 
 __all__ = ["Inflated"]
@@ -18,7 +19,7 @@ class Inflated:
     """A deflated archive member, read from its start to its end.
 
     It keeps the decompressor between calls of `read`, and never makes more
-    than the declared number of bytes.
+    than the declared number of bytes. `crc` is that of all of them, 0 where it is not known.
     """
 
     file: str
@@ -27,10 +28,12 @@ class Inflated:
     size: int
     skip: int
     sequential: bool = True
+    crc: int = 0
     _engine: Any = field(default=None, repr=False)
     _taken: int = 0
     _made: int = 0
     _rest: bytes = b""
+    _crc: int = 0
 
     @property
     def stored_bytes(self) -> int:
@@ -41,6 +44,7 @@ class Inflated:
         """Fill `out` from byte `start` on; `start` 0 begins anew."""
         if start == 0 or self._engine is None:
             self._engine, self._taken, self._made, self._rest = zlib.decompressobj(-15), 0, 0, b""
+            self._crc = 0
             self._discard(folder, self.skip + start)
         elif self._made != self.skip + start:
             raise ValueError(f"read out of order: at {self._made - self.skip}, asked for {start}")
@@ -73,6 +77,14 @@ class Inflated:
             self._rest = self._engine.unconsumed_tail
             if part:
                 self._made += len(part)
+                if self.crc:
+                    self._crc = crc32(part, self._crc)
+                    if self._made == self.size and self._crc != self.crc:
+                        raise SchemaError(
+                            f"compressed data are damaged: their CRC-32 is {self._crc:08x}, and "
+                            f"{self.crc:08x} was written",
+                            source=shown(self.file), offset=self.offset,
+                        )  # fmt: skip
                 return part
             if self._engine.eof or (not self._rest and self._taken >= self.stored):
                 raise SchemaError(

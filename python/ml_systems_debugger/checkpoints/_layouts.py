@@ -66,8 +66,11 @@ class Pieces:
             inside = start + done - at
             if inside < piece.nbytes and done < len(out):
                 count = min(piece.nbytes - inside, len(out) - done)
+                place, part = piece.offset + inside, out[done : done + count]
                 with folder.lent(piece.file) as source:
-                    source.read_into(piece.offset + inside, out[done : done + count])
+                    source.read_into(place, part)
+                folder.checksums.begin(piece.file, piece.offset)
+                folder.checksums.note_run(piece.file, place, part)
                 done += count
             at += piece.nbytes
 
@@ -111,8 +114,11 @@ class Boxes:
                 continue
             inner = prod(box.shape[1:]) * self.item
             raw = bytearray((end - begin) * inner)
+            at = box.offset + (begin - box.start[0]) * inner
             with folder.lent(box.file) as source:
-                source.read_into(box.offset + (begin - box.start[0]) * inner, memoryview(raw))
+                source.read_into(at, memoryview(raw))
+            folder.checksums.begin(box.file, box.offset)
+            folder.checksums.note_run(box.file, at, raw)
             place = (
                 slice(begin - low, end - low),
                 *(slice(s, s + n) for s, n in zip(box.start[1:], box.shape[1:], strict=True)),
@@ -155,5 +161,7 @@ def moved(layout: Any, file: str) -> Any:
     if isinstance(layout, Pieces):
         return replace(layout, pieces=tuple(replace(p, file=file) for p in layout.pieces))
     if isinstance(layout, Inflated):
-        return Inflated(file, layout.offset, layout.stored, layout.size, layout.skip)
+        return Inflated(
+            file, layout.offset, layout.stored, layout.size, layout.skip, crc=layout.crc
+        )
     return replace(layout, file=file)

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
+from ._checksums import Checksums
 from ._place import without_secrets
 from ._source import STRETCH, Source
 from ._store import Store
@@ -101,7 +102,8 @@ class RemoteSource(Source):
 
     def __init__(self, path: RemotePath, *, fresh: bool = False) -> None:
         # Not Source's own constructor: there is no descriptor here.
-        self.name = str(path)
+        self.name = self.key = str(path)
+        self.checksums = Checksums()
         self.path = path
         self.identity = path.store.identity(path.key, fresh=fresh)
         self.size = path.store.size(path.key)

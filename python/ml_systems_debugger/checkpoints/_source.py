@@ -18,6 +18,7 @@ from ..core import SchemaError
 from ..core.shown import shown
 from ..kernels import measure_file
 from ._changed import ChangedError
+from ._checksums import Checksums, Part
 from ._place import Place
 
 __all__ = ["STRETCH", "ChangedError", "Folder", "Source", "open_source"]
@@ -41,6 +42,8 @@ class Source:
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = shown(name)
+        self.key = name
+        self.checksums = Checksums()
         # O_NONBLOCK: a named pipe in a folder must not block the scan; fstat then refuses it.
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         state = os.fstat(self._fd)
@@ -96,9 +99,14 @@ class Source:
         return None
 
     def measured(
-        self, offset: int, span: npt.NDArray[np.void], buffer: bytearray, row: npt.NDArray[np.void]
+        self,
+        offset: int,
+        size: int,
+        span: npt.NDArray[np.void],
+        buffer: bytearray,
+        row: npt.NDArray[np.void],
     ) -> bool:
-        """Write the row of a block of the file that is read piece by piece, into the cache alone.
+        """Write the row of a block of `size` bytes that is read in pieces, into the cache alone.
 
         False where the block has to be seen whole, or cannot be read in this way.
 
@@ -109,11 +117,14 @@ class Source:
         """
         if not self.in_pieces:
             return False
-        code = measure_file(self._fd, offset, span, buffer, row)
+        crc = np.zeros(1, np.uint32) if self.checksums.wanted(self.key) else None
+        code = measure_file(self._fd, offset, span, buffer, row, crc)
         if code < 0:
             raise OSError(-code, os.strerror(-code), self.name)
         if code == 2:
             self._changed(offset)
+        if code == 0 and crc is not None:
+            self.checksums.add(self.key, Part(offset, offset + size, int(crc[0])))
         return code == 0
 
     def expect(self, start: int, stop: int) -> None:
@@ -193,6 +204,7 @@ class Folder:
         self.remote = not isinstance(root, Path)
         self._identities: dict[str, tuple[object, ...]] = {}
         self._sizes: dict[str, int] = {}
+        self.checksums = Checksums()
         self._local = threading.local()
 
     def path(self, name: str, said_by: str = "") -> Place:
@@ -240,6 +252,7 @@ class Folder:
             Where it is not what it was when it was first opened.
         """
         source = open_source(self.path(name, said_by), name, fresh=fresh, access=self.access)
+        source.key, source.checksums = name, self.checksums
         known = self._identities.setdefault(name, source.identity)
         self._sizes.setdefault(name, source.size)
         if known != source.identity:

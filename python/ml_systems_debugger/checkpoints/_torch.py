@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from ..core import SchemaError, UnsupportedFormatError
 from ..core.pickles import Global, Instance, Persistent, read_pickle
 from ..core.shown import shown
+from ..kernels import crc32
+from ._checksums import Checksums, member_crc
 from ._layouts import Piece, Pieces, Strided, Swapped, is_packed
 from ._source import Source
 from ._zip import DEFLATED, STORED, Member, read_members
@@ -57,6 +59,8 @@ class TorchArchive:
     members: dict[str, Member]
     prefix: str
     swapped: bool
+    key: str
+    checksums: Checksums
 
     def storage(self, key: str) -> Member:
         """Return the member of a storage.
@@ -77,6 +81,7 @@ class TorchArchive:
             raise UnsupportedFormatError(
                 f"storage {shown(key)} is compressed", source=self.source_name, value=member.method
             )
+        self.checksums.expect(self.key, member)
         return member
 
     def place(self, name: str, tensor: TorchTensor, identity: str = "") -> TensorInfo:
@@ -146,9 +151,18 @@ def open_archive(
     if member.method != STORED or member.size > MAX_PICKLE:
         raise SchemaError("a data.pkl that does not fit", source=source.name, value=member.size)
     data = source.read(member.offset, member.size, "data.pkl")
+    written = member_crc(member)
+    if written is not None and (found := crc32(data)) != written:
+        raise SchemaError(
+            f"data.pkl is damaged: its CRC-32 is {found:08x}, and {written:08x} was written",
+            source=source.name, offset=member.offset,
+        )  # fmt: skip
     window = source.size if length is None else length
     root, names = read_pickle(data, source.name, member.offset, 2 * window + (64 << 20))
-    return TorchArchive(file, source.name, root, names, members, prefix, text == b"big")
+    return TorchArchive(
+        file, source.name, root, names, members, prefix, text == b"big", source.key,
+        source.checksums,
+    )  # fmt: skip
 
 
 def tensor_of(value: Any, place: str) -> TorchTensor | None:

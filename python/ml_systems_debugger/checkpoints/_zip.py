@@ -10,11 +10,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..core import SchemaError, UnsupportedFormatError
 from ..core.shown import shown
-from ._source import Source
+
+if TYPE_CHECKING:
+    from ._source import Source
 
 __all__ = ["DEFLATED", "STORED", "Member", "looks_like_zip", "read_members"]
 
@@ -35,13 +37,14 @@ _NEWEST = 63  # of the zip format, times ten
 
 
 class Member(NamedTuple):
-    """One member: where its data lie in the file."""
+    """One member: where its data lie in the file, and their CRC-32 (0 where none was written)."""
 
     name: str
     offset: int
     stored: int
     size: int
     method: int
+    crc: int = 0
 
 
 def looks_like_zip(head: bytes) -> bool:
@@ -153,7 +156,7 @@ def _entry(source: Source, data: bytes, at: int, base: int) -> tuple[int, int, M
     """Return the place behind an entry, its local header's offset, and the member."""
     if at + _CENTRAL.size > len(data):
         raise SchemaError("the zip directory is cut off", source=source.name, offset=base + at)
-    (signature, _, needed, flags, method, _, _, _, stored, size, name_length, extra_length,
+    (signature, _, needed, flags, method, _, _, crc, stored, size, name_length, extra_length,
      comment_length, disk, _, _, local) = _CENTRAL.unpack_from(data, at)  # fmt: skip
     begin = at + _CENTRAL.size
     end = begin + name_length + extra_length + comment_length
@@ -175,7 +178,7 @@ def _entry(source: Source, data: bytes, at: int, base: int) -> tuple[int, int, M
     extra = data[begin + name_length : begin + name_length + extra_length]
     if _U32 in (stored, size, local):
         size, stored, local = _zip64(source, extra, size, stored, local, base + at)
-    return end, local, Member(name, 0, stored, size, method)
+    return end, local, Member(name, 0, stored, size, method, crc)
 
 
 def _zip64(
@@ -204,8 +207,8 @@ def _zip64(
 def _data_offset(source: Source, header: int, entry: Member, limit: int) -> int:
     """Return where the data begin, having compared the local header with the directory."""
     raw = source.read(header, _LOCAL.size, "a local zip header")
-    (signature, _, flags, method, _, _, _, stored, size, name_length, extra_length) = _LOCAL.unpack(
-        raw
+    (signature, _, flags, method, _, _, crc, stored, size, name_length, extra_length) = (
+        _LOCAL.unpack(raw)
     )
     begin = header + _LOCAL.size + name_length + extra_length
     if signature != b"PK\x03\x04" or begin + entry.stored > limit:
@@ -219,8 +222,8 @@ def _data_offset(source: Source, header: int, entry: Member, limit: int) -> int:
         # In a local header a zip64 block holds both sizes.
         size, stored, _ = _zip64(source, more[name_length:], _U32, _U32, 0, header)
     # With bit 3 set, the sizes stand behind the data and may be zero here.
-    agree = (stored, size) == (entry.stored, entry.size) or (
-        flags & 0x8 and (stored, size) == (0, 0)
+    agree = (stored, size, crc) == (entry.stored, entry.size, entry.crc) or (
+        flags & 0x8 and (stored, size) == (0, 0) and crc in (0, entry.crc)
     )
     if name != entry.name or method != entry.method or not agree:
         raise SchemaError(

@@ -67,10 +67,11 @@ def parse_npy(
         raise SchemaError("not an npy header", source=source, offset=offset)
     version = head[6]
     width = {1: 2, 2: 4, 3: 4}.get(version)
-    if width is None:
+    if width is None or head[7] != 0:  # NumPy itself refuses any other minor version
         raise UnsupportedFormatError(
-            "an npy version that is not known", source=source, offset=offset + 6, value=version
-        )
+            "an npy version that is not known", source=source, offset=offset + 6,
+            value=f"{version}.{head[7]}",
+        )  # fmt: skip
     length = int.from_bytes(head[8 : 8 + width], "little")
     begin = 8 + width + length
     if length > MAX_HEADER or begin > available or begin > len(head):
@@ -208,6 +209,7 @@ class NpzFormat(CheckpointFormat):
             )
             if not _sized(info, place, member.offset + member.size, self.findings, self.unread):
                 return None
+            source.checksums.expect(source.key, member)
             return _swapped(info) if swapped else info
         if member.method != DEFLATED:
             raise UnsupportedFormatError(
@@ -230,7 +232,9 @@ class NpzFormat(CheckpointFormat):
             raise SchemaError(
                 f"takes {info.nbytes} bytes and has {member.size - begin}", source=place
             )
-        skipping = Inflated(self.path.name, member.offset, member.stored, member.size, begin)
+        skipping = Inflated(
+            self.path.name, member.offset, member.stored, member.size, begin, crc=member.crc
+        )
         info = info._replace(offset=member.offset, layout=skipping)
         return _swapped(info) if swapped else info
 

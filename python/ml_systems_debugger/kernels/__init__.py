@@ -10,7 +10,7 @@ Input is never written.
 from ._series import EVENT_DTYPE
 from .block_means import BLOCK_DTYPE, BlockMeans
 from .cusum import Cusum, CusumOutput
-from .digest import digest, digest_many
+from .digest import crc32, crc32_combine, digest, digest_many
 from .divergence import (
     SampleDivergences,
     compare_samples,
@@ -91,6 +91,8 @@ __all__ = [
     "compare_numbers",
     "compare_samples",
     "count_nonfinite",
+    "crc32",
+    "crc32_combine",
     "digest",
     "digest_many",
     "exponent_counts",
