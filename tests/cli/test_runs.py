@@ -137,3 +137,25 @@ def test_a_straggler_through_a_mapping() -> None:
     assert 1930 <= finding["end_step"] <= 1970
     told = json.loads(call("diagnose", REAL / "alibaba_job_2.csv", *given))
     assert told["status"] == "healthy"
+
+
+def test_a_folder_of_runs_is_written_with_the_name_of_each(tmp_path: Path) -> None:
+    for name, loss in (("a", 1.5), ("b", 2.5)):
+        (tmp_path / name).mkdir()
+        rows = "".join(f"{s},{loss}\n" for s in range(5))
+        (tmp_path / name / "metrics.csv").write_text("step,loss\n" + rows, encoding="utf-8")
+    rows_out = [json.loads(line) for line in call("ingest", tmp_path).splitlines()]
+    assert {(row["run"], row["loss"]) for row in rows_out} == {
+        ("a/metrics.csv", 1.5),
+        ("b/metrics.csv", 2.5),
+    }
+    assert len(rows_out) == 10
+    terms = json.loads(call("inspect", tmp_path, "--format", "json"))
+    assert [one["series"][0]["count"] for one in terms] == [5, 5]
+
+
+def test_inspect_takes_what_narrows_a_run(run: Path) -> None:
+    words = ("inspect", run, "--format", "json", "--map", "t=step,worker=replica_id")
+    terms = json.loads(call(*words, "--metrics", "loss", "--since", 190))
+    assert {one["steps"] for one in terms["series"]} == {"190-199"}
+    assert {one["series"] for one in terms["series"]} == {"loss [replica 0]", "loss [replica 1]"}

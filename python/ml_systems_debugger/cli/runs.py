@@ -8,6 +8,8 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -27,6 +29,7 @@ from ..core import (
 )
 from ..core.files import written_whole
 from ..core.optional import pyarrow_for
+from ..ingestion import find_runs
 from ._errors import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, reading, usage_failures, writing
 from ._output import output_options, write_output
 from ._runs import Selection, mapping_of, run_options
@@ -50,10 +53,11 @@ def ingest(
 ) -> None:
     """Write any run in one form: a row for each step, canonical names, nothing left out.
 
+    Of a folder of several runs, the column `run` holds the path of each within it.
     NaN and the infinities stay what they are; what was not logged is absent.
     Arrays and text are not part of it, and are said.
     """
-    signals = _read(Selection(mapping_of(mapping), since, metrics), path)
+    signals = _read_all(Selection(mapping_of(mapping), since, metrics), path)
     rows = list(_rows(signals))
     if form == "jsonl":
         text = "\n".join(json.dumps(row) for row in rows)
@@ -124,9 +128,9 @@ def _differs(found: dict[str, Any]) -> bool:
     return bool(found["first"] is not None or found["unmatched"] or one_sided)
 
 
-def describe(path: str) -> tuple[str, dict[str, Any]]:
+def describe(path: str, selection: Selection) -> tuple[str, dict[str, Any]]:
     """Return what is in a run, as text and as JSON terms: ranges, gaps, how often it is logged."""
-    signals = _read(Selection({}), path)
+    signals = _read(selection, path)
     rows = [_series_terms(one) for one in signals.series]
     terms = {
         "schema_version": "1.0", "path": path, "kind": "run",
@@ -153,6 +157,26 @@ def describe(path: str) -> tuple[str, dict[str, Any]]:
 def _read(selection: Selection, path: str) -> SignalSet:
     with reading(path):
         return selection.read(path)
+
+
+def _read_all(selection: Selection, path: str) -> SignalSet:
+    """Read a run, or all runs of a folder as one set in which each has its name."""
+    runs = [path]
+    if path != "-" and Path(path).is_dir():
+        with reading(path):
+            runs = [str(run) for run in find_runs(path)]
+    if len(runs) < 2:
+        return _read(selection, path)
+    series: list[Series] = []
+    unread: list[str] = []
+    for run in runs:
+        found = _read(selection, run)
+        name = Path(run).relative_to(path).as_posix()
+        for one in found.series:
+            own = name if one.key.run is None else f"{name}/{one.key.run}"
+            series.append(replace(one, key=one.key._replace(run=own)))
+        unread += found.unread
+    return SignalSet(series, {"source": path}, unread)
 
 
 def _series_terms(one: Series) -> dict[str, Any]:

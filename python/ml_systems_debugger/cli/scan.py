@@ -28,6 +28,7 @@ from ._checkpoints import (
 )
 from ._errors import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, UsageFailure, unreadable
 from ._output import VERDICT_FORMATS, FormatName, verdicts_text, write_output, writes_verdicts
+from ._runs import Selection, mapping_of, run_options
 
 __all__ = ["diff", "inspect", "merge", "scan"]
 
@@ -217,6 +218,7 @@ def merge(results: tuple[str, ...], output_format: str, output: str | None, fail
 
 @click.command(epilog=_EXIT_CODES)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@run_options
 @_options()
 def inspect(
     paths: tuple[str, ...],
@@ -225,16 +227,20 @@ def inspect(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     options: Options,
+    mapping: tuple[str, ...],
+    since: int | None,
+    metrics: tuple[str, ...],
 ) -> None:
     """List what a checkpoint or a run holds: tensors without reading the data, or series.
 
-    Which of the two PATH is, its content says.
+    Which of the two PATH is, its content says. --map, --since and --metrics are for runs.
     """
     check_paths(paths, options)
     chosen: dict[str, Any] = {"include": include, "exclude": exclude, "options": options}
     runs = [path for path in paths if _is_run(path)]
     if runs:
-        _inspect_runs(runs, output_format, output)
+        selection = Selection(mapping_of(mapping), since, metrics)
+        _inspect_runs(runs, selection, output_format, output)
         paths = tuple(path for path in paths if path not in runs)
         if not paths:
             return
@@ -268,12 +274,16 @@ def _is_run(path: str) -> bool:
     return False
 
 
-def _inspect_runs(paths: Sequence[str], output_format: str, output: str | None) -> None:
+def _inspect_runs(
+    paths: Sequence[str], selection: Selection, output_format: str, output: str | None
+) -> None:
+    from ..ingestion import find_runs
     from .runs import describe
 
     if output_format not in ("text", "json"):
         raise click.UsageError("what a run holds is written as text or json")
-    told = [describe(path) for path in paths]
+    runs = [str(run) for path in paths for run in find_runs(path)]
+    told = [describe(run, selection) for run in runs]
     if output_format == "json":
         terms = [one for _, one in told]
         text = json.dumps(terms[0] if len(terms) == 1 else terms, indent=1, allow_nan=False)
