@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +28,7 @@ from ..core import (
 )
 from ..core.files import written_whole
 from ..core.optional import pyarrow_for
+from ..core.parting import common_places
 from ..ingestion import find_runs
 from ._errors import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INCOMPLETE, reading, usage_failures, writing
 from ._output import output_options, write_output
@@ -278,13 +278,6 @@ def _numbers(run: SignalSet) -> dict[SeriesKey, Series]:
     return {(one.key if alike else key): one for one, key in zip(held, plain, strict=True)}
 
 
-def _places(one: Series) -> npt.NDArray[np.int64]:
-    """Return step and occurrence of every value as rows [n, 2]: a step may hold several."""
-    steps = one.steps
-    first = np.searchsorted(steps, steps, "left")
-    return np.stack([steps, np.arange(len(steps)) - first], axis=1)
-
-
 def _parted(a: dict[SeriesKey, Series], b: dict[SeriesKey, Series], rtol: float) -> dict[str, Any]:
     """Return where two runs part: exactly, by more than `rtol`, or because one ends."""
     quantities = [_quantity(key, a[key], b[key], rtol) for key in a if key in b]
@@ -301,24 +294,15 @@ def _parted(a: dict[SeriesKey, Series], b: dict[SeriesKey, Series], rtol: float)
 
 
 def _quantity(key: SeriesKey, one: Series, other: Series, rtol: float) -> dict[str, Any]:
-    mine, theirs = _places(one), _places(other)
-    where = {tuple(place): at for at, place in enumerate(theirs.tolist())}
-    pairs = [
-        (at, where[tuple(place)]) for at, place in enumerate(mine.tolist()) if tuple(place) in where
-    ]
-    left, right = np.array(pairs, np.int64).reshape(-1, 2).T
-    x, y = one.values[left], other.values[right]
-    same = (x == y) | ((x != x) & (y != y))
-    with np.errstate(invalid="ignore", over="ignore"):
-        near = same | (np.abs(x - y) <= rtol * np.maximum(np.abs(x), np.abs(y)))
-    steps = one.steps[left]
+    both = common_places(one, other)
+    first, for_good = both.first_parting(), both.first_parting(rtol)
     return {
-        "quantity": str(key), "steps": len(left),
-        "unmatched": [len(one) - len(left), len(other) - len(left)],
+        "quantity": str(key), "steps": len(both),
+        "unmatched": [len(one) - len(both), len(other) - len(both)],
         "ends": [int(one.steps[-1]), int(other.steps[-1])],
-        "parts_at": None if same.all() else int(steps[np.argmin(same)]),
-        "parts_for_good_at": None if near.all() else int(steps[np.argmin(near)]),
-        "last": [_plain(x[-1]), _plain(y[-1])] if len(left) else [],
+        "parts_at": None if first is None else int(both.steps[first]),
+        "parts_for_good_at": None if for_good is None else int(both.steps[for_good]),
+        "last": [_plain(both.a[-1]), _plain(both.b[-1])] if len(both) else [],
     }  # fmt: skip
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ..core import (
@@ -30,6 +28,7 @@ from ..core import (
     detectors,
     to_jsonable,
 )
+from ..core.parting import common_places
 from ..core.sensitivity import COUNT, DISTANCE, scales
 from ._determinism_rules import DETERMINISM
 from ._straggler_findings import ident
@@ -260,8 +259,9 @@ class NonDeterminismDetector(BaseDetector):
 
 def _compare(pair: dict[str, Any], place: SeriesKey, one: Series, other: Series) -> int | None:
     """Follow one quantity of two runs; return the step where it parts, if it does now."""
-    steps, a, b = _common(one, other)
-    if not len(steps):
+    both = common_places(one, other)
+    steps, a, b = both.steps, both.a, both.b
+    if not len(both):
         return None
     text = ident(place)
     fresh = {
@@ -270,23 +270,19 @@ def _compare(pair: dict[str, Any], place: SeriesKey, one: Series, other: Series)
         "previous": None, "largest": None,
     }  # fmt: skip
     held = pair["places"].setdefault(text, fresh)
-    differs = a != b
     scalar = a.dtype.kind == "f"
-    if scalar:
-        differs &= ~(np.isnan(a) & np.isnan(b))
     first = None
     if held["step"] is None:
-        where = np.flatnonzero(differs)
-        stop = int(where[0]) if len(where) else len(steps)
+        parting = both.first_parting()
+        stop = len(both) if parting is None else parting
         if stop:
             _agree(held, place.name, a[:stop], int(steps[stop - 1]))
-        if len(where):
+        if parting is not None:
             first = held["step"] = int(steps[stop])
             values = (a[stop], b[stop])
             held["values"] = [float(v) if scalar else f"{int(v):016x}" for v in values]
     if scalar and held["step"] is not None:
-        largest = _difference(a[differs], b[differs])
-        held["largest"] = max(largest, held["largest"] or 0.0)
+        held["largest"] = max(both.largest_difference(), held["largest"] or 0.0)
     return first
 
 
@@ -299,26 +295,6 @@ def _agree(held: dict[str, Any], name: str, values: npt.NDArray[Any], step: int)
     # As text: a digest of 64 bits is no number that JSON keeps.
     changes = int((values[1:] != values[:-1]).sum()) + (before != str(values[0]))
     held["telling"], held["previous"] = held["telling"] + changes, str(values[-1])
-
-
-def _common(
-    one: Series, other: Series
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the steps that both have, and their values; of one step twice, the last."""
-    if np.array_equal(one.steps, other.steps):
-        return one.steps, one.values, other.values
-    flipped = (one.steps[::-1], other.steps[::-1])
-    steps, mine, theirs = np.intersect1d(*flipped, return_indices=True)
-    return steps, one.values[::-1][mine], other.values[::-1][theirs]
-
-
-def _difference(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """Return the largest relative difference; infinite where only one is finite."""
-    if not len(a):
-        return 0.0
-    with np.errstate(all="ignore"):
-        size = np.abs(a - b) / np.maximum(np.maximum(np.abs(a), np.abs(b)), 1e-300)
-    return float(np.where(np.isnan(size), math.inf, size).max())
 
 
 def _run_order(run: str | None) -> tuple[bool, str]:
