@@ -11,7 +11,8 @@ from pathlib import Path
 
 from damage import DamageError
 
-from ml_systems_debugger.ingestion import find_runs, open_source
+from ml_systems_debugger.core import MLSystemsDebuggerError
+from ml_systems_debugger.ingestion import find_runs, open_source, read_pieces
 from ml_systems_debugger.kernels.formats import crc32c
 
 _BLOCK = 32768  # of the W&B log
@@ -188,7 +189,10 @@ class Runs:
 
     def run(self, kind: str, data: bytes, path: Path) -> None:
         for one in find_runs(path):
+            counted = self._in_pieces(one, 1 + len(data) // 3)
             signals = open_source(one)
+            if kind in MEND and counted not in (None, len(signals)):
+                raise DamageError(f"{counted} values in pieces, {len(signals)} in the whole")
             for series in signals.series:
                 if len(series.steps) != len(series.values):
                     raise DamageError("steps and values of different lengths")
@@ -196,6 +200,15 @@ class Runs:
             said = signals.unread or "torn_last_record" in signals.metadata
             if kind == "events" and not said and broken_events(data):
                 raise DamageError("a damaged record, and nothing is said of it")
+
+    def _in_pieces(self, path: Path, size: int) -> int | None:
+        """Read piece by piece; return the number of values, None where it is refused."""
+        if not path.is_file():
+            return None
+        try:
+            return sum(len(piece) for piece in read_pieces(path, piece_bytes=size))
+        except MLSystemsDebuggerError:
+            return None
 
 
 MEND = {"events": mended_events, "wandb": mended_wandb}

@@ -147,6 +147,17 @@ def test_wherever_it_is_cut(name: str, size: int) -> None:
     same(open_source(SOURCES[name]), pieces_of(SOURCES[name], size))
 
 
+def test_a_name_that_means_what_an_earlier_one_took() -> None:
+    rows = [{"step": s, "gnorm": 1.0} for s in range(30)]
+    rows += [{"step": s, "gnorm": 1.0, "grad_norm": 2.0} for s in range(30, 60)]
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    found = pieces_of(data, 100)
+    assert {(one.name, one.values[0], len(one)) for one in found.series} == {
+        ("grad_norm", 1.0, 60),
+        ("grad_norm (as written)", 2.0, 30),
+    }
+
+
 def test_gzip_is_read_in_pieces_too() -> None:
     same(open_source(wide()), pieces_of(gzip.compress(wide()), 100))
 

@@ -65,8 +65,13 @@ class Joint:
             found = resolve([*self._names, *new])
             taken = {parts[:3] for parts in self._names.values()}
             for name in new:
-                clash = found[name][:3] in taken
-                self._names[name] = QuantityName(name) if clash else found[name]
+                parts = found[name]
+                if parts[:3] in taken:  # by an alias that came in an earlier piece
+                    parts = QuantityName(name)
+                while parts[:3] in taken:
+                    parts = QuantityName(f"{parts.name} (as written)")
+                taken.add(parts[:3])
+                self._names[name] = parts
         return {name: self._names[name] for name in given}
 
     def count_on(self, groups: Iterable[Group]) -> None:
