@@ -147,6 +147,30 @@ def test_wherever_it_is_cut(name: str, size: int) -> None:
     same(open_source(SOURCES[name]), pieces_of(SOURCES[name], size))
 
 
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {"loss": st.floats(allow_nan=True, width=32)},
+        optional={
+            "step": st.integers(0, 12),
+            "epoch": st.integers(0, 3),
+            "rank": st.integers(0, 2),
+            "val_loss": st.floats(0, 1),
+        },
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ROWS, st.integers(10, 800))
+def test_whatever_the_order_no_value_is_lost(rows: list[dict[str, Any]], size: int) -> None:
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    parts = list(read_pieces(data, piece_bytes=size))
+    joined = SignalSet.concatenate(parts)  # raises where a step goes back within a series
+    assert sum(map(len, parts)) == len(joined) == len(open_source(data))
+
+
 def test_a_name_that_means_what_an_earlier_one_took() -> None:
     rows = [{"step": s, "gnorm": 1.0} for s in range(30)]
     rows += [{"step": s, "gnorm": 1.0, "grad_norm": 2.0} for s in range(30, 60)]

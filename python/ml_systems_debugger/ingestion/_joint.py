@@ -50,7 +50,8 @@ class Joint:
         self.segments: dict[Hashable, int] = {}
         self.front: dict[Hashable, int] = {}
         """By owner, its greatest step since its last restart."""
-        self._ends: dict[SeriesKey, tuple[int, int]] = {}  # segment and step, as written
+        self._ends: dict[SeriesKey, tuple[int, int, int]] = {}
+        """By series its segment and its last step there, as written and as counted."""
         self._shifts: dict[Hashable, int] = {}
         self._epoch = np.nan
         self._stride: int | None = None
@@ -117,22 +118,25 @@ class Joint:
         lead = 0 if end is None else 1
         before = self.segments.get(piece.owner, 0)
         shift = self._shifts.get(piece.owner, 0)
-        if order.permutation is not None:
-            permutation = np.argsort(piece.steps, kind="stable")
-            steps = piece.steps[permutation]
-            back = end is not None and int(steps[0]) < end
-            return Order(steps, permutation, [(before + back, slice(None))])
         steps = order.steps[lead:]
-        segments = []
-        for number, part in order.segments:
-            start, stop, _ = part.indices(len(order.steps))
-            start, stop = max(start - lead, 0), stop - lead
-            if start < stop:
-                if number == 0 and shift:
-                    steps = steps.copy()
-                    steps[start:stop] += shift
-                segments.append((before + number, slice(start, stop)))
-        return Order(steps, None, segments)
+        parts: list[tuple[int, slice]] = []
+        if order.permutation is not None:
+            order = Order(piece.steps, np.argsort(piece.steps, kind="stable"))
+            steps = piece.steps[order.permutation] + shift
+            parts = [(before, slice(None))]
+        else:
+            for number, part in order.segments:
+                start, stop, _ = part.indices(len(order.steps))
+                start, stop = max(start - lead, 0), stop - lead
+                if start < stop:
+                    if number == 0 and shift:
+                        steps = steps.copy()
+                        steps[start:stop] += shift
+                    parts.append((before + number, slice(start, stop)))
+        if parts[0][0] == before and end is not None and steps[0] < self._ends[piece.key][2]:
+            # However it came about, what was given is not gone behind: it is a restart.
+            parts = [(number + 1, part) for number, part in parts]
+        return Order(steps, order.permutation, parts)
 
     def _move_on(self, pieces: Sequence[Piece], orders: Sequence[Order]) -> None:
         for piece, order in zip(pieces, orders, strict=True):
@@ -146,14 +150,15 @@ class Joint:
             if number < self.segments[owner]:
                 continue
             self.front[owner] = max(self.front.get(owner, _LEAST), int(order.steps[-1]))
+            counted = int(order.steps[-1])
             if order.permutation is None:
-                self._ends[piece.key] = number, int(piece.steps[-1])
-                added = int(order.steps[-1] - piece.steps[-1])
-                self._shifts[owner] = max(self._shifts[owner], added)
+                written = int(piece.steps[-1])
+                self._shifts[owner] = max(self._shifts[owner], counted - written)
             else:
-                self._ends[piece.key] = number, int(order.steps[-1])
+                written = int(piece.steps.max())
+            self._ends[piece.key] = number, written, counted
 
     def _end(self, piece: Piece) -> int | None:
         """Return the last step of a series, None where it begins, or begins anew."""
-        number, step = self._ends.get(piece.key, (-1, 0))
+        number, step, _ = self._ends.get(piece.key, (-1, 0, 0))
         return step if number == self.segments.get(piece.owner) else None
