@@ -12,12 +12,14 @@ from ..core import (
     BaseDetector,
     DetectionResult,
     Finding,
+    Outcome,
     SignalSet,
     SkippedDetector,
     canonical,
+    failure_mode,
 )
 
-__all__ = ["Judges", "MonitorWarning"]
+__all__ = ["Judges", "MonitorWarning", "failed_results"]
 
 
 class MonitorWarning(UserWarning):
@@ -125,3 +127,15 @@ class Judges:
         self._folds = folds
         self._told = dict(saved["told"])
         self.failed = dict(saved["failed"])
+
+
+def failed_results(failed: Mapping[str, str]) -> list[DetectionResult]:
+    """Return one failed check for each name with what it raised."""
+    return [
+        DetectionResult(
+            failure_mode("mlsd:unspecified"), False, 0.0, {"traceback": trace},
+            detector_name=name, outcome=Outcome.FAILED,
+            reason=(trace.strip().splitlines() or [""])[-1],
+        )
+        for name, trace in failed.items()
+    ]  # fmt: skip

@@ -33,9 +33,10 @@ class TorchModel:
         self._skipped = 0.0
         self._handles = []
         if optimizer is not None:
-            self._handles.append(optimizer.register_step_pre_hook(self._before))
+            self._handles.append(optimizer.register_step_pre_hook(self.measure))
 
-    def _before(self, *_: Any) -> None:
+    def measure(self, *_: Any) -> None:
+        """Measure the gradients as they are now, at the cost of the monitor."""
         monitor = self._monitor
         began = time.perf_counter()
         try:

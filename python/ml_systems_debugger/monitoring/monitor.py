@@ -14,20 +14,17 @@ from ..core import (
     BaseDetector,
     ConfigurationError,
     DebugReport,
-    DetectionResult,
     Finding,
-    Outcome,
     SeriesKey,
     Severity,
     SignalSet,
     canonical,
     check_count,
     check_range,
-    failure_mode,
 )
 from ..debugger import MLSystemsDebugger
 from ._budget import Budget
-from ._judges import Judges, MonitorWarning
+from ._judges import Judges, MonitorWarning, failed_results
 from ._measures import Gradients, Parameters, arrays_of
 from ._recorder import Recorder
 from ._steps import StepBuffer
@@ -246,6 +243,22 @@ class Monitor:
             found = found + self._tracer.after(step, found, closure)
         return self._told(found)
 
+    def measure(self) -> bool:
+        """Measure the gradients of the watched model as they are; return whether all are finite.
+
+        For loops that hand their optimizer a closure: its hook runs before the
+        backward pass then. The next `step` or `observe` takes what was measured.
+        """
+        if self._model is None:
+            raise ConfigurationError("there is no model whose gradients could be measured")
+        self._model.measure()
+        return self.gradients_finite
+
+    @property
+    def gradients_finite(self) -> bool:
+        """Whether the gradients measured for the step that is under way are finite."""
+        return self._model is None or not self._model.bad
+
     def trace(self, closure: Callable[[], Any]) -> TraceResult:
         """Replay a step now, with everything as it is; see `trace_step`.
 
@@ -269,13 +282,7 @@ class Monitor:
         self._told(self._judged())
         results = self._judges.conclude()
         results += self._tracer.conclusions() if self._tracer is not None else []
-        results += [
-            DetectionResult(
-                failure_mode("mlsd:unspecified"), False, 0.0, detector_name=name,
-                outcome=Outcome.FAILED, reason=reason,
-            )
-            for name, reason in {**self._judges.failed, **self._notes}.items()
-        ]  # fmt: skip
+        results += failed_results({**self._judges.failed, **self._notes})
         made = self._debugger.conclude(results, self.context)
         return replace(made, metadata={**made.metadata, "monitoring": self.budget.to_dict()})
 

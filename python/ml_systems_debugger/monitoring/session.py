@@ -10,15 +10,12 @@ from ..configuration import Configuration
 from ..core import (
     BaseDetector,
     DebugReport,
-    DetectionResult,
     Finding,
-    Outcome,
     SignalSet,
-    failure_mode,
 )
 from ..debugger import MLSystemsDebugger
 from ..ingestion import Tail, read_pieces
-from ._judges import Judges
+from ._judges import Judges, failed_results
 
 __all__ = ["Follower", "Session", "diagnose_pieces"]
 
@@ -91,14 +88,7 @@ class Session:
     def report(self) -> DebugReport:
         """Return the report on the run so far, with causes."""
         results = self._judges.conclude(self._names)
-        results += [
-            DetectionResult(
-                failure_mode("mlsd:unspecified"), False, 0.0, {"traceback": trace},
-                detector_name=name, outcome=Outcome.FAILED,
-                reason=(trace.strip().splitlines() or [""])[-1],
-            )
-            for name, trace in self._judges.failed.items()
-        ]  # fmt: skip
+        results += failed_results(self._judges.failed)
         first, last = self._span or (None, None)
         facts = {
             **self._facts, "series": len(self._series), "measurements": self.measurements,

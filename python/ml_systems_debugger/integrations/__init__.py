@@ -1,0 +1,9 @@
+"""The monitor as a callback of the frameworks that run the loop.
+
+Each module imports its framework; nothing here is imported with the package:
+
+- ``integrations.transformers.MonitorCallback``: Hugging Face's `Trainer`
+- ``integrations.lightning.MonitorCallback``: Lightning's `Trainer`
+"""
+
+__all__: list[str] = []
