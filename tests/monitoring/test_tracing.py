@@ -354,12 +354,25 @@ def test_a_backward_of_ones_own_has_its_own_line(model: Any, x: Any) -> None:
     )
 
 
-def test_memory_that_was_never_written() -> None:
+def test_memory_that_was_never_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With these two switches torch fills memory that it hands out as it is with NaN.
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        one = trace_step(nn.Linear(2, 2), lambda: torch.empty(2, 2).sum()).producer
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert one is not None
+    assert (one.kind, one.phase) == ("uninitialised_memory", "forward")
+
+
+def test_values_written_past_torch_count_as_data() -> None:
     model = nn.Linear(2, 2)
 
     def closure() -> Any:
-        held = torch.empty(2, 2)
-        np.asarray(held)[:] = np.nan  # what memory may hold
+        held = torch.zeros(2, 2)
+        np.asarray(held)[:] = np.nan
         return model(held).sum()
 
     one = trace_step(model, closure).producer
