@@ -73,7 +73,7 @@ def small_steps(
     noise = [torch.randn(VALUES) for _ in range(TENSORS)]
     for parameter, one in zip(parameters, noise, strict=True):
         parameter.grad = one.clone()
-    hook = monitor._model._before
+    hook = monitor._model.measure
     hooks, steps = [], []
     for step in range(STEPS + WARM):
         factor = float(np.exp(rng.normal(0, 0.1)))
@@ -318,7 +318,7 @@ def memory() -> None:
     monitor = Monitor(training.model, training.optimizer, action="none", update_every=1)
     rng = np.random.default_rng(0)
     for _ in range(100):
-        monitor._model._before()
+        monitor._model.measure()
         for parameter in training.parameters:
             parameter.data.mul_(0.9999)
         monitor.step(loss=1 + 0.01 * rng.normal())

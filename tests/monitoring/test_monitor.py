@@ -25,6 +25,9 @@ from ml_systems_debugger import (
 from ml_systems_debugger.core import DetectionResult
 from ml_systems_debugger.kernels import l2_norm
 from ml_systems_debugger.monitoring import FaultFound, Monitor, MonitorWarning
+from ml_systems_debugger.monitoring._measures import MakeKey
+from ml_systems_debugger.monitoring._probe import Probe
+from ml_systems_debugger.monitoring._steps import StepBuffer
 
 
 def losses(seed: int, n: int = 400) -> Any:
@@ -185,7 +188,7 @@ def test_parameters_that_stand_still_are_measured() -> None:
     for step in range(30):
         held["a"] = held["a"] * 1.001
         monitor.observe(step, loss=1.0, parameters=held)
-    run = monitor._buffer.drain()
+    run = monitor._intake.buffer.drain()
     moved = {s.key.layer: s.values for s in run.select("update_ratio")}
     assert moved["a"] == pytest.approx(1.001**5 - 1, rel=1e-6)
     assert (moved["b"] == 0).all()
@@ -249,3 +252,50 @@ def test_what_is_watched_is_judged_as_what_was_recorded(fault: str) -> None:
         "freezes": FailureMode.FROZEN_PARAMETERS,
     }  # fmt: skip
     assert expected.get(fault) in {*modes, None}
+
+
+class Counts(Probe):
+    what = "counting"
+
+    def __init__(self, fails_at: int = 10**9) -> None:
+        self.step, self.fails_at, self.detached = -1, fails_at, 0
+
+    def metrics(self) -> dict[str, float]:
+        return {"lr": 0.5}
+
+    def put(self, buffer: StepBuffer, key: MakeKey) -> bool:
+        self.step += 1
+        if self.step >= self.fails_at:
+            raise RuntimeError("no more")
+        buffer.put(key("grad_norm", "a"), float("nan") if self.step == 3 else 1.0)
+        return self.step == 3
+
+    def detach(self) -> None:
+        self.detached += 1
+
+
+def test_a_probe_measures_beside_the_loop() -> None:
+    monitor, probe = Monitor(action="none"), Counts()
+    monitor._probes.add(probe)
+    found = [monitor.step(1.0) for _ in range(4)]
+    assert not any(found[:3])
+    assert (found[3][0].layer, found[3][0].onset_step) == ("a", 3)
+    monitor.close()
+    assert probe.detached
+
+
+def test_a_probe_that_fails_is_left_out_and_told_once() -> None:
+    monitor, probe = Monitor(action="none"), Counts(fails_at=1)
+    monitor._probes.add(probe)
+    monitor.step(1.0)
+    with pytest.warns(MonitorWarning, match="counting failed and is left out: RuntimeError"):
+        monitor.step(1.0)
+    monitor.step(1.0)  # a second warning would be an error
+    assert probe.step == 1
+    assert len(monitor._intake.buffer.drain().named("loss")[0].values) == 3
+    failed = [r for r in monitor.report().results if r.outcome is Outcome.FAILED]
+    assert [(r.detector_name, r.reason) for r in failed] == [("counting", "RuntimeError: no more")]
+    strict = Monitor(action="none", strict=True)
+    strict._probes.add(Counts(fails_at=0))
+    with pytest.raises(RuntimeError, match="no more"):
+        strict.step(1.0)

@@ -71,7 +71,7 @@ def test_norms_are_those_of_torch() -> None:
     total = float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]))
     optimizer.step()
     monitor.step(loss=1.0)
-    run = monitor._buffer.drain()
+    run = monitor._intake.buffer.drain()
     told = {s.key.layer: float(s.values[0]) for s in run.select("grad_norm")}
     assert told.pop(None) == pytest.approx(total, rel=1e-6)
     assert told == pytest.approx(expected, rel=1e-6)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ._measures import Gradients, MakeKey, Parameters
+from ._probe import Probe
 from ._steps import StepBuffer
 
 if TYPE_CHECKING:
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["TorchModel"]
 
 
-class TorchModel:
+class TorchModel(Probe):
     """Reads the gradients where the optimizer is about to use them.
 
     They are measured within the hook: after it the loop may clear them.
     """
+
+    what = "the watched model"
 
     def __init__(self, model: Any, optimizer: Any, monitor: Monitor, skip_nonfinite: bool) -> None:
         found = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -48,7 +51,7 @@ class TorchModel:
     def _measure(self) -> None:
         self._chances += 1
         self._skipped = 0.0
-        if not self._monitor.due(self._chances - 1):
+        if not self._monitor._intake.due(self._chances - 1):
             self._measured = False
             return
         bad = self._gradients.read(self._names, self._parameters, "grad")

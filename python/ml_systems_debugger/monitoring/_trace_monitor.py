@@ -108,7 +108,7 @@ class Tracer:
     def told(self, result: TraceResult) -> list[Finding]:
         """Keep a result; return its finding."""
         self.results.append(result)
-        finding = result.to_finding(self._monitor._replica)
+        finding = result.to_finding(self._monitor._intake.replica)
         return [] if finding is None else [finding]
 
     def replay(self, step: int | None, closure: Callable[[], Any] | None) -> TraceResult:
@@ -133,7 +133,11 @@ class Tracer:
 
     def conclusions(self) -> list[DetectionResult]:
         """Return what was traced, for the report."""
-        found = [f for r in self.results if (f := r.to_finding(self._monitor._replica)) is not None]
+        found = [
+            f
+            for r in self.results
+            if (f := r.to_finding(self._monitor._intake.replica)) is not None
+        ]
         return [
             DetectionResult.of_findings(
                 mode, "trace", [f for f in found if f.failure_mode is mode], judged=("loss",)

@@ -15,29 +15,25 @@ from ..core import (
     ConfigurationError,
     DebugReport,
     Finding,
-    SeriesKey,
     Severity,
     SignalSet,
-    canonical,
     check_count,
     check_range,
 )
 from ..debugger import MLSystemsDebugger
 from ._budget import Budget
+from ._intake import Intake
 from ._judges import Judges, MonitorWarning, failed_results
-from ._measures import Gradients, Parameters, arrays_of
+from ._probe import Probes
 from ._recorder import Recorder
-from ._steps import StepBuffer
-from ._watch import Watch
 from .actions import Actions, FaultFound
 
 if TYPE_CHECKING:
+    from ._torch_model import TorchModel
     from ._trace_monitor import Tracer
     from .tracing import TraceResult
 
 __all__ = ["FaultFound", "Monitor", "MonitorWarning"]
-
-_ALERT_STEPS = 4  # between two looks while loss or gradients stand out
 
 
 class Monitor:
@@ -142,28 +138,21 @@ class Monitor:
         self._judges = Judges(self._debugger.detectors, self.context, strict)
         self._actions = Actions(action, Severity(at_least), on_finding, save)
         self._strict = strict
-        self._replica = replica_id
         self.budget = Budget(overhead, every, update_every, skip_nonfinite)
         """What is measured how often, and what that costs."""
-        self._buffer = StepBuffer(every)
-        self._close_look = False
-        self._chances = 0
-        self._names: dict[str, SeriesKey] = {}
-        self._last_step: int | None = None
-        self._segment = 0
         self._notes: dict[str, str] = {}
         self._recorder = None if recorder is None else Recorder(recorder, slots)
-        self._watch = Watch()
-        self._gradients = Gradients()
-        self._parameters = Parameters()
         self.findings: list[Finding] = []
         self.cost = 0.0
         """Seconds that the monitor itself has taken."""
-        self._model: Any = None
+        self._probes = Probes(self._failed)
+        self._intake = Intake(self.budget, self._probes, replica_id)
+        self._model: TorchModel | None = None
         if model is not None:
             from ._torch_model import TorchModel
 
             self._model = TorchModel(model, optimizer, self, skip_nonfinite)
+            self._probes.add(self._model)
         self._traced = (model, optimizer)
         self._tracer: Tracer | None = None
         if trace:
@@ -213,9 +202,9 @@ class Monitor:
             self._failed("observing a step", error)
         now = time.perf_counter()
         self.cost += now - began
-        if self.budget.step(self.cost, now) and self.budget.every != self._buffer.capacity:
+        if self.budget.step(self.cost, now) and self.budget.every != self._intake.buffer.capacity:
             found += self._judged()
-            self._buffer.resize(self.budget.every)
+            self._intake.buffer.resize(self.budget.every)
         return found
 
     def step(
@@ -233,9 +222,8 @@ class Monitor:
             closure the model is replayed alone, without the loss function.
         metrics : numbers by name
         """
-        step = 0 if self._last_step is None else self._last_step + 1
-        if self._model is not None:
-            metrics = {**self._model.metrics(), **metrics}
+        step = 0 if self._intake.last_step is None else self._intake.last_step + 1
+        metrics = {**self._probes.metrics(), **metrics}
         found = self._taken(step, loss, None, None, metrics)
         if closure is not None and self._tracer is None:
             self._tracing()
@@ -264,7 +252,7 @@ class Monitor:
 
         What it finds is a finding of this monitor and goes into the report.
         """
-        result = self._tracing().replay(self._last_step, closure)
+        result = self._tracing().replay(self._intake.last_step, closure)
         self._told(self._tracing().told(result))
         return result
 
@@ -282,6 +270,7 @@ class Monitor:
         self._told(self._judged())
         results = self._judges.conclude()
         results += self._tracer.conclusions() if self._tracer is not None else []
+        results += self._probes.conclusions()
         results += failed_results({**self._judges.failed, **self._notes})
         made = self._debugger.conclude(results, self.context)
         return replace(made, metadata={**made.metadata, "monitoring": self.budget.to_dict()})
@@ -290,7 +279,7 @@ class Monitor:
         """Return JSON terms of all that is remembered, to go into the training checkpoint."""
         self._told(self._judged())
         return {
-            "version": 1, "step": self._last_step, "segment": self._segment,
+            "version": 1, "step": self._intake.last_step, "segment": self._intake.segment,
             **self._judges.state_dict(),
         }  # fmt: skip
 
@@ -305,13 +294,12 @@ class Monitor:
         if saved.get("version") != 1:
             raise ValueError(f"a monitor's state of version {saved.get('version')!r}, known is 1")
         self._judges.load_state_dict(saved, self.context)
-        self._last_step, self._segment = saved["step"], saved["segment"]
+        self._intake.last_step, self._intake.segment = saved["step"], saved["segment"]
 
     def close(self) -> list[Finding]:
         """Judge what is left, take the hooks off, let the ring file go; return what is new."""
         found = self._told(self._judged())
-        if self._model is not None:
-            self._model.detach()
+        self._probes.detach()
         if self._tracer is not None:
             self._tracer.detach()
         if self._recorder is not None:
@@ -334,58 +322,20 @@ class Monitor:
         self, step: int, loss: Any, gradients: Any, parameters: Any, metrics: dict[str, Any]
     ) -> list[Finding]:
         found: list[Finding] = []
-        if self._last_step is not None and step <= self._last_step:
-            found = self._judged()  # a restart: what came before is closed
-            self._segment += 1
-            self._names.clear()
-            self._buffer = StepBuffer(self.budget.every)
-        self._last_step = step
-        buffer = self._buffer
-        buffer.begin(step)
-        bad = False
-        if loss is not None:
-            bad |= self._put("loss", loss)
-        for name, value in metrics.items():
-            if value is not None:
-                bad |= self._put(name, value)
-        if gradients is not None:
-            self._chances += 1
-            if self.due(self._chances - 1):
-                bad |= self._gradients.read(*arrays_of(gradients))
-                self._gradients.put(buffer, self._key)
-        elif self._model is not None:
-            bad |= self._model.put(buffer, self._key)
-        if parameters is not None and step % self.budget.update_every == 0:
-            self._parameters.measure(buffer, self._key, *arrays_of(parameters))
+        intake = self._intake
+        if intake.restarts(step):
+            found = self._judged()  # what came before is closed
+            intake.restart()
+        bad = intake.take(step, loss, gradients, parameters, metrics, self._model)
         self._record(step)
-        alert = self._watch.alert(buffer)
-        self._close_look = alert or bad
-        if bad or buffer.full or (alert and len(buffer.steps) % _ALERT_STEPS == 0):
+        if intake.to_be_judged(bad):
             found += self._judged()
         return found
 
-    def due(self, chances: int) -> bool:
-        """Return whether gradients are to be measured at the `chances`-th step that has some."""
-        return self._close_look or self.budget.due(chances)
-
-    def _put(self, name: str, value: Any) -> bool:
-        number = float(value.detach() if hasattr(value, "detach") else value)
-        key = self._names.get(name)
-        if key is None:
-            quantity = canonical(name)
-            key = self._names[name] = SeriesKey(
-                quantity.name, quantity.split, quantity.layer, self._replica, None, self._segment
-            )
-        self._buffer.put(key, number)
-        return number - number != 0.0  # NaN or infinite
-
-    def _key(self, name: str, layer: str | None) -> SeriesKey:
-        return SeriesKey(name, None, layer, self._replica, None, self._segment)
-
     def _judged(self) -> list[Finding]:
-        if not self._buffer.steps:
+        if not self._intake.buffer.steps:
             return []
-        return self._judges.update(self._buffer.drain())
+        return self._judges.update(self._intake.buffer.drain())
 
     def _told(self, found: list[Finding]) -> list[Finding]:
         """Hand out findings; the first thing done with them, before anything else is written."""
@@ -397,7 +347,7 @@ class Monitor:
         if self._recorder is None:
             return
         try:
-            if left_out := self._recorder.write(step, self._buffer):
+            if left_out := self._recorder.write(step, self._intake.buffer):
                 self._note("the flight recorder", "is full", f"{left_out} series have no room")
         except Exception as error:  # noqa: BLE001 - likewise
             self._recorder = None

@@ -1,0 +1,96 @@
+"""`Probe`: something that measures by itself, beside what the loop hands to the monitor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ..core import DetectionResult
+from ._measures import MakeKey
+from ._steps import StepBuffer
+
+__all__ = ["Probe", "Probes"]
+
+
+class Probe:
+    """Measures a part of the run at every step; a monitor has any number of them.
+
+    What one raises does not end the training: it is told once, the probe is left
+    out from then on, and the report names it as a check that did not run.
+    """
+
+    what = "a probe"
+    """What it measures, for the message when that fails."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return numbers of the step that is being closed, by their names in logs."""
+        return {}
+
+    def put(self, buffer: StepBuffer, key: MakeKey) -> bool:  # noqa: ARG002
+        """Put what was measured at the newest step; return whether that is to be judged at once.
+
+        `key` makes the key of a quantity, and a layer of it, on this replica.
+        """
+        return False
+
+    def conclusions(self) -> list[DetectionResult]:
+        """Return what it found that is no matter of series, for the report."""
+        return []
+
+    def detach(self) -> None:
+        """Let go of the model and of everything else; may be called twice."""
+
+
+class Probes:
+    """The probes of a monitor; each is left out where it fails.
+
+    Parameters
+    ----------
+    failed : callable
+        Told what failed, and the error; raises it again where that is asked for.
+    """
+
+    def __init__(self, failed: Callable[[str, Exception], None]) -> None:
+        self._all: list[Probe] = []
+        self._failed = failed
+
+    def add(self, probe: Probe) -> None:
+        """Ask it too from now on."""
+        self._all.append(probe)
+
+    def __iter__(self) -> Iterator[Probe]:
+        return iter(tuple(self._all))
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers of all."""
+        found: dict[str, float] = {}
+        for probe in self:
+            try:
+                found.update(probe.metrics())
+            except Exception as error:  # noqa: BLE001, PERF203 - training is not to end for this
+                self._leave_out(probe, error)
+        return found
+
+    def put(self, buffer: StepBuffer, key: MakeKey, but: Probe | None = None) -> bool:
+        """Let all put what they measured, `but` one; return whether it is to be judged now."""
+        now = False
+        for probe in self:
+            if probe is but:
+                continue
+            try:
+                now |= probe.put(buffer, key)
+            except Exception as error:  # noqa: BLE001 - likewise
+                self._leave_out(probe, error)
+        return now
+
+    def conclusions(self) -> list[DetectionResult]:
+        """Return what all found."""
+        return [one for probe in self for one in probe.conclusions()]
+
+    def detach(self) -> None:
+        """Let all let go."""
+        for probe in self:
+            probe.detach()
+
+    def _leave_out(self, probe: Probe, error: Exception) -> None:
+        self._all.remove(probe)
+        self._failed(probe.what, error)
