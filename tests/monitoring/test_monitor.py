@@ -293,7 +293,7 @@ def test_a_probe_that_fails_is_left_out_and_told_once() -> None:
     monitor.step(1.0)  # a second warning would be an error
     assert probe.step == 1
     assert len(monitor._intake.buffer.drain().named("loss")[0].values) == 3
-    failed = [r for r in monitor.report().results if r.outcome is Outcome.FAILED]
+    failed = [r for r in monitor.report().detections if r.outcome is Outcome.FAILED]
     assert [(r.detector_name, r.reason) for r in failed] == [("counting", "RuntimeError: no more")]
     strict = Monitor(action="none", strict=True)
     strict._probes.add(Counts(fails_at=0))
