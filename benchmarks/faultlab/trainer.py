@@ -151,6 +151,10 @@ class Run:
                 if p.requires_grad:
                     moved = float((p.detach() - before[name]).norm())
                     row[f"update_ratio/{name}"] = moved / size if size else 0.0
+                    there = None if p.grad is None else p.grad != 0
+                    if there is not None and bool(there.any()):
+                        same = (p.detach() == before[name])[there]
+                        row[f"update_zero_fraction/{name}"] = float(same.float().mean())
             for name, (zeros, std) in self.activations.items():
                 row[f"activation_zero_fraction/{name}"] = zeros
                 row[f"activation_std/{name}"] = std

@@ -51,6 +51,10 @@ _RULES = (
 )  # fmt: skip
 
 _RESOLUTION = 2.0**-24  # of float32: a smaller movement is none even there
+# Where half of the updates of a float32 parameter round to nothing, those that do not are of one
+# spacing (2^-23) or little more. Sixteen spacings can only be those of a coarser format.
+_COARSE = 2.0**-19
+_LOST = 0.5  # of the elements that have a gradient: most updates come to nothing
 
 
 @detectors.register("precision_loss")
@@ -61,7 +65,9 @@ class PrecisionLossDetector(LayerDetector):
     What it detects
     ---------------
     ``update_ratio/<layer>`` that falls below what the parameters can hold, in
-    most layers at once, while the learning rate and the gradients are not zero.
+    most layers at once, while the learning rate and the gradients are not zero;
+    and ``update_zero_fraction/<layer>`` (the share of the elements with a
+    gradient that a step leaves exactly as they were) above a half.
 
     Why it matters
     --------------
@@ -71,8 +77,12 @@ class PrecisionLossDetector(LayerDetector):
     How it decides
     --------------
     An update ratio below 2^-24, which is no movement in any format that is
-    trained in, in `persistence` measurements running. Where at least half of the layers show
-    it, it is one finding for the run (high where all do); fewer layers are
+    trained in, in `persistence` measurements running; or most elements unchanged
+    in as many, while those that do change move the layer by more than 2^-19 of its
+    norm, sixteen spacings of float32: there the format is coarser, and rounds updates
+    away. Tiny learning rates in float32 leave elements unchanged too, but move the
+    others by little more than one spacing, and are no such thing. Where at
+    least half of the layers show it, it is one finding for the run (high where all do); fewer layers are
     `frozen_parameters`' business. A learning rate of zero, as at the end of a
     schedule, is no fault.
 
@@ -83,7 +93,8 @@ class PrecisionLossDetector(LayerDetector):
 
     Evidence
     --------
-    ``standing``, ``layers``, ``lr``, ``onset_step``, ``onset_low``, ``onset_high``.
+    ``standing``, ``layers``, ``lr``, ``unchanged`` (the largest share, where it is
+    logged), ``onset_step``, ``onset_low``, ``onset_high``.
 
     Examples
     --------
@@ -97,10 +108,10 @@ class PrecisionLossDetector(LayerDetector):
     """
 
     failure_mode = FailureMode.PRECISION_LOSS
-    required_signals = ("update_ratio",)
+    required_signals = ("update_ratio", "update_zero_fraction")
     attribution_rules = _RULES
     sensitivity_scales = scales(persistence=COUNT.within(2))
-    followed = ("update_ratio",)
+    followed = ("update_ratio", "update_zero_fraction")
     witnesses = ("lr", "grad_norm", "skipped_step")
 
     persistence: int = 8
@@ -112,13 +123,13 @@ class PrecisionLossDetector(LayerDetector):
         self, state: FoldState, row: int, key: SeriesKey, values: Floats
     ) -> npt.NDArray[np.bool_]:
         """Return which updates are lost."""
-        return np.asarray(values < _RESOLUTION, np.bool_)
+        return _lost(key, values)
 
     def bad_many(
         self, state: FoldState, rows: Rows, keys: Sequence[SeriesKey], values: Floats
     ) -> npt.NDArray[np.bool_]:
         """Return which updates [n, series] are lost."""
-        return np.asarray(values < _RESOLUTION, np.bool_)
+        return _lost(keys[0], values)
 
     def opened(self, state: FoldState, row: int, key: SeriesKey, turn: Turn) -> Finding:
         """Return the finding of one layer; whether it stands is known at the end."""
@@ -128,8 +139,19 @@ class PrecisionLossDetector(LayerDetector):
 
     def weigh(self, state: FoldState, findings: list[Finding]) -> list[Finding]:
         """Return one finding where most layers stand still though they should move."""
-        rows = [(r, k) for r, k in self.rows(state, "update_ratio") if k.layer is not None]
-        going = [f for f in findings if f.end_step is None]
+        rows = [(r, k) for r, k in self.rows(state, *self.followed) if k.layer is not None]
+        moved = {k[1:]: float(state["value"][r]) for r, k in rows if k.name == "update_ratio"}
+        unchanged = {
+            str(key): float(state["value"][row])
+            for row, key in rows
+            # Without a movement to look at, a share alone does not tell formats apart.
+            if key.name == "update_zero_fraction" and moved.get(key[1:], 0.0) > _COARSE
+        }
+        going = [
+            f for f in findings
+            if f.end_step is None
+            and (_is_movement(f) or str(f.evidence["series"]) in unchanged)
+        ]  # fmt: skip
         rates = [float(state["value"][row]) for row, _ in self.rows(state, "lr")]
         norms = [float(state["value"][r]) for r, k in self.rows(state, "grad_norm") if not k.layer]
         left_out = any(state["value"][row] > 0 for row, _ in self.rows(state, "skipped_step"))
@@ -150,6 +172,7 @@ class PrecisionLossDetector(LayerDetector):
         told = {
             **first.evidence, "standing": len(standing), "layers": len(layers),
             "lr": rates[0] if rates else None,
+            "unchanged": max(unchanged.values(), default=None),
         }  # fmt: skip
         return [
             replace(
@@ -159,3 +182,12 @@ class PrecisionLossDetector(LayerDetector):
                 f"step {first.onset_step}, though the learning rate is not zero",
             )
         ]  # fmt: skip
+
+
+def _lost(key: SeriesKey, values: Floats) -> npt.NDArray[np.bool_]:
+    bad = values > _LOST if key.name == "update_zero_fraction" else values < _RESOLUTION
+    return np.asarray(bad, np.bool_)
+
+
+def _is_movement(finding: Finding) -> bool:
+    return str(finding.evidence["series"]).startswith("update_ratio")
