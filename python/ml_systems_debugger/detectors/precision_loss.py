@@ -82,8 +82,8 @@ class PrecisionLossDetector(LayerDetector):
     norm, sixteen spacings of float32: there the format is coarser, and rounds updates
     away. Tiny learning rates in float32 leave elements unchanged too, but move the
     others by little more than one spacing, and are no such thing. Where at
-    least half of the layers show it, it is one finding for the run (high where all do); fewer layers are
-    `frozen_parameters`' business. A learning rate of zero, as at the end of a
+    least half of the layers show it, it is one finding for the run (high where all
+    do); fewer layers are `frozen_parameters`' business. A learning rate of zero, as at the end of a
     schedule, is no fault.
 
     Parameters
