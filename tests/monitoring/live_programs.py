@@ -355,7 +355,8 @@ class NotZeroed(Program):
 
     within: ClassVar = 20
     modes: ClassVar = (
-        "exploding_gradients", "learning_rate_instability", "divergent_training", "loss_spike",
+        "stale_gradients", "exploding_gradients", "learning_rate_instability",
+        "divergent_training", "loss_spike",
     )  # fmt: skip
 
     def __init__(self, seed: int) -> None:

@@ -141,6 +141,8 @@ DEFAULT_RULES: tuple[AttributionRule, ...] = (
           "The learning rate is so low that parameters stand still.",
           raises=((Condition("lr_max", "<=", 1e-7,
                              "the learning rate never exceeds {lr_max}"), 0.5),)),
+    _rule("DEF224", _M.STALE_GRADIENTS, _C.GRADIENTS_NOT_ZEROED, 0.8,
+          "Gradients are added up over steps of the optimizer since step {onset_step}."),
     _rule("DEF231", _M.FEATURE_COLLAPSE, _C.SATURATING_ACTIVATIONS, 0.3,
           "Activations saturate, so that different inputs look the same."),
     _rule("DEF232", _M.FEATURE_COLLAPSE, _C.INSUFFICIENT_REGULARIZATION, 0.25,

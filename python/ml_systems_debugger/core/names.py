@@ -79,6 +79,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "param_norm": ("params_norm", "weight_norm", "parameter_norm", "params_l2_norm"),
         "update_ratio": ("update_to_weight_ratio", "update_to_param_ratio"),
+        "carried_gradient": (),
         "update_zero_fraction": ("unchanged_fraction", "lost_update_fraction"),
         "loss_scale": ("amp_scale", "grad_scale", "dynamic_loss_scale", "grad_scaler_scale"),
         "skipped_step": ("number_of_skipped_iterations", "skipped_steps", "overflow_skip"),
@@ -141,6 +142,7 @@ case, with blanks and hyphens as underscores)."""
 _LAYERED = frozenset(
     {
         "grad_norm", "param_norm", "update_ratio", "update_zero_fraction",
+        "carried_gradient",
         "activation_zero_fraction", "activation_std",
         "param_digest", "grad_digest", "gradient", "parameter", "activation",
         "collective_seq", "collective_completed", "collective_lag", "collective_time",

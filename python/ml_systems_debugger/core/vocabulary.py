@@ -109,6 +109,7 @@ class FailureMode(str, Enum):
     OVERFITTING = "overfitting"
     DEAD_UNITS = "dead_units"
     FROZEN_PARAMETERS = "frozen_parameters"
+    STALE_GRADIENTS = "stale_gradients"
     INPUT_STARVATION = "input_starvation"
     CORRUPT_CHECKPOINT = "corrupt_checkpoint"
     JOB_CRASH = "job_crash"

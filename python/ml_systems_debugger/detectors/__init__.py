@@ -24,6 +24,7 @@ from .oom_precursor import OomPrecursorDetector
 from .overfitting import OverfittingDetector
 from .partial_worker_failure import PartialWorkerFailureDetector
 from .precision_loss import PrecisionLossDetector
+from .stale_gradients import StaleGradientsDetector
 from .straggler_effect import StragglerEffectDetector
 from .training_serving_skew import TrainingServingSkewDetector
 
@@ -52,6 +53,7 @@ __all__ = [
     "OverfittingDetector",
     "PartialWorkerFailureDetector",
     "PrecisionLossDetector",
+    "StaleGradientsDetector",
     "StragglerEffectDetector",
     "TrainingServingSkewDetector",
 ]

@@ -56,6 +56,11 @@ class Gradients:
         return self.bad
 
     @property
+    def norms(self) -> Floats:
+        """Of what was read last, [tensors]; 0 where there was no gradient."""
+        return self._norms
+
+    @property
     def any(self) -> bool:
         """Whether there was a gradient at all."""
         return bool(self._there.any())
@@ -98,6 +103,11 @@ class Parameters:
         self._moved: Floats = np.zeros(0)
         self._samples: Floats = np.zeros((0, 0))
         self._put_norms, self._put_moves = Layers("param_norm"), Layers("update_ratio")
+
+    @property
+    def moved(self) -> Floats:
+        """What was measured last, [tensors]; zeros before there were two looks."""
+        return self._moved
 
     def measure(
         self, buffer: StepBuffer, key: MakeKey, names: Sequence[str], arrays: Sequence[Any]

@@ -67,7 +67,7 @@ class Probes:
             try:
                 found.update(probe.metrics())
             except Exception as error:  # noqa: BLE001, PERF203 - training is not to end for this
-                self._leave_out(probe, error)
+                self.leave_out(probe, error)
         return found
 
     def put(self, buffer: StepBuffer, key: MakeKey, but: Probe | None = None) -> bool:
@@ -79,7 +79,7 @@ class Probes:
             try:
                 now |= probe.put(buffer, key)
             except Exception as error:  # noqa: BLE001 - likewise
-                self._leave_out(probe, error)
+                self.leave_out(probe, error)
         return now
 
     def conclusions(self) -> list[DetectionResult]:
@@ -91,6 +91,8 @@ class Probes:
         for probe in self:
             probe.detach()
 
-    def _leave_out(self, probe: Probe, error: Exception) -> None:
-        self._all.remove(probe)
+    def leave_out(self, probe: Probe, error: Exception) -> None:
+        """Ask it no more, and say once what it raised."""
+        if probe in self._all:
+            self._all.remove(probe)
         self._failed(probe.what, error)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ._measures import Gradients, MakeKey, Parameters
 from ._probe import Probe
+from ._standing import Standing
 from ._steps import StepBuffer
 
 if TYPE_CHECKING:
@@ -27,10 +31,11 @@ class TorchModel(Probe):
         found = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self._names = tuple(name for name, _ in found)
         self._parameters = tuple(parameter for _, parameter in found)
-        self._optimizer = optimizer
+        self._model, self._optimizer = model, optimizer
         self._monitor = monitor
         self._skip = skip_nonfinite
         self._gradients, self._moved = Gradients(), Parameters()
+        self._standing = Standing()
         self._measured = False
         self._looks = self._chances = 0
         self._skipped = 0.0
@@ -69,10 +74,23 @@ class TorchModel(Probe):
         if not self._gradients.any:
             return False
         self._gradients.put(buffer, key)
-        if self._chances > self._looks:
+        now, at = self._gradients.bad, self._chances
+        seems = self._standing.seems(self._parameters, self._gradients.norms, at, self._replaced)
+        if at > self._looks or seems:
             self._moved.measure(buffer, key, self._names, self._parameters)
-            self._looks = self._chances + self._monitor.budget.update_every - 1
-        return self._gradients.bad
+            self._looks = at + self._monitor.budget.update_every - 1
+            now |= self._standing.measured(self._moved.moved, at)
+        return now
+
+    def _replaced(self) -> npt.NDArray[np.bool_]:
+        """Take the parameters that the model has now; return which are others than before."""
+        has = dict(self._model.named_parameters())
+        before = self._parameters
+        self._parameters = tuple(
+            has.get(name, old) for name, old in zip(self._names, before, strict=True)
+        )
+        pairs = zip(self._parameters, before, strict=True)
+        return np.array([now is not old for now, old in pairs], np.bool_)
 
     @property
     def bad(self) -> bool:

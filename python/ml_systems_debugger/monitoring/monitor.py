@@ -149,10 +149,13 @@ class Monitor:
         self._intake = Intake(self.budget, self._probes, replica_id)
         self._model: TorchModel | None = None
         if model is not None:
+            from ._carried import CarriedGradients
             from ._torch_model import TorchModel
 
             self._model = TorchModel(model, optimizer, self, skip_nonfinite)
             self._probes.add(self._model)
+            if optimizer is not None:
+                self._probes.add(CarriedGradients(model, optimizer, self))
         self._traced = (model, optimizer)
         self._tracer: Tracer | None = None
         if trace:

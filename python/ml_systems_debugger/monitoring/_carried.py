@@ -1,0 +1,138 @@
+"""Gradients that are carried over from one step of the optimizer to the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._measures import MakeKey
+from ._probe import Probe
+from ._steps import StepBuffer
+
+if TYPE_CHECKING:
+    from .monitor import Monitor
+
+__all__ = ["CarriedGradients"]
+
+_NEEDED = 3  # steps in a row: what the detector asks for
+
+
+class _Followed:
+    """One parameter: whether its gradient was cleared since the optimizer's last step.
+
+    Nothing is read while all is well: that the tensor is another one, or was
+    written to since the optimizer's step (its version), says that somebody
+    cleared it. Only where it was not are its values looked at.
+    """
+
+    def __init__(self, name: str, parameter: Any) -> None:
+        self.name, self.parameter = name, parameter
+        self._left: Any = None  # the gradient as the optimizer's step left it
+        self._version = -1
+        self.backwards = 0
+        self._carried = False
+        self._handle = parameter.register_hook(self._entered)
+
+    def stepped(self) -> None:
+        """Take the end of an optimizer's step."""
+        self._left = self.parameter.grad
+        self._version = -1 if self._left is None else self._left._version
+        self.backwards, self._carried = 0, False
+
+    def _entered(self, _: Any) -> None:
+        """Look at the gradient as it is right before a backward pass adds to it."""
+        now = self.parameter.grad
+        if self.backwards == 0:
+            same = now is not None and now is self._left and now._version == self._version
+            self._carried = same and not _zero(now)
+        elif self._carried:  # cleared between two backward passes: all is well
+            self._carried = now is not None and not _zero(now)
+        self.backwards += 1
+
+    @property
+    def carried(self) -> bool:
+        """Whether what the optimizer is about to use holds what it used before."""
+        return self._carried
+
+    def detach(self) -> None:
+        """Take the hook off."""
+        self._handle.remove()
+        self._left = None
+
+
+class CarriedGradients(Probe):
+    """Says of every step of the optimizer whether its gradients hold those of the step before.
+
+    Two parameters of the optimizer stand for all. Several backward passes for one
+    step are well as long as the first finds nothing, or something that was cleared;
+    so are gradients that a backward pass in between leaves and that are cleared
+    before the next one. Nothing is said of a step with no backward pass before it.
+    """
+
+    what = "looking for gradients that are carried over"
+
+    def __init__(self, model: Any, optimizer: Any, monitor: Monitor) -> None:
+        self._model, self._optimizer, self._monitor = model, optimizer, monitor
+        self._followed: list[_Followed] | None = None
+        self._said: dict[str, bool] = {}
+        self._runs: dict[str, int] = {}
+        self._handles = [
+            optimizer.register_step_pre_hook(self._stepping),
+            optimizer.register_step_post_hook(self._stepped),
+        ]
+
+    def _follow(self) -> list[_Followed]:
+        stepped = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
+        there = [
+            (name, p) for name, p in self._model.named_parameters()
+            if id(p) in stepped and p.grad is not None and p.requires_grad
+            and not p.grad.is_sparse
+        ]  # fmt: skip
+        # The smallest of either half: their values are read where something is wrong.
+        halves = there[: len(there) // 2], there[len(there) // 2 :]
+        return [
+            _Followed(*min(half, key=lambda pair: int(pair[1].numel()))) for half in halves if half
+        ]
+
+    def _stepping(self, *_: Any) -> None:
+        try:
+            if self._followed is None:
+                return
+            self._said = {one.name: one.carried for one in self._followed if one.backwards}
+        except Exception as error:  # noqa: BLE001 - training is not to end for this
+            self._fail(error)
+
+    def _stepped(self, *_: Any) -> None:
+        try:
+            if not self._followed:
+                self._followed = self._follow()
+            for one in self._followed:
+                one.stepped()
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._fail(error)
+
+    def put(self, buffer: StepBuffer, key: MakeKey) -> bool:
+        """Put 1 where gradients were carried over, else 0; judged at the third in a row."""
+        now = False
+        for name, carried in self._said.items():
+            self._runs[name] = run = self._runs.get(name, 0) + 1 if carried else 0
+            now |= run == _NEEDED
+            buffer.put(key("carried_gradient", name), float(carried))
+        self._said = {}
+        return now
+
+    def _fail(self, error: Exception) -> None:
+        self.detach()
+        self._monitor._probes.leave_out(self, error)
+
+    def detach(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for one in self._followed or ():
+            one.detach()
+        self._followed = []
+
+
+def _zero(gradient: Any) -> bool:
+    return not bool(gradient.any())

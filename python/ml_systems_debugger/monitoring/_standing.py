@@ -1,0 +1,128 @@
+"""Which parameters seem to have stopped: a cheap look that asks for the exact one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..kernels.live import live_norms
+
+__all__ = ["Standing"]
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+_LOOKS = 4  # steps between two looks at the windows
+_WINDOW = 16  # elements
+_NEEDED = 8  # exact measurements without movement: what frozen_parameters asks for
+_RATE = 1e-5  # movement a step: below, float32 may round updates away without any fault
+_FIRST_WAIT, _LONGEST_WAIT = 32, 4096  # steps for which a tensor that moved after all is let alone
+
+
+class Standing:
+    """Looks at a few elements of every parameter, every four steps.
+
+    Where those of one are what they were, although it had moved well above
+    rounding, others still move and a gradient reaches it, its movement is to be
+    measured at every step for a while. That measurement decides; a window of an
+    embedding may well rest. One that had moved after all is let alone for 32 steps,
+    then twice as long each time.
+    """
+
+    def __init__(self) -> None:
+        self._views: tuple[Any, ...] | None = None
+        self._at: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._norms: Floats = np.zeros(0)
+        self._before: Floats = np.zeros(0)
+        self._there: Bools = np.zeros(0, np.bool_)
+        self._rate: Floats = np.zeros(0)  # movement a step at the last measurement
+        self._wait: npt.NDArray[np.int64] = np.zeros(0, np.int64)  # not looked at before this step
+        self._patience: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._suspects: Bools = np.zeros(0, np.bool_)
+        self._measured = 0  # times since something seemed to stand
+        self._last = 0
+
+    def _windows(self, parameters: Sequence[Any]) -> None:
+        places, views = [], []
+        for at, one in enumerate(parameters):
+            wide = one.dtype.is_floating_point and one.dtype.itemsize >= 4
+            if wide and one.numel() and one.is_contiguous():
+                start = max(one.numel() // 2 - _WINDOW // 2, 0)
+                views.append(one.detach().view(-1)[start : start + _WINDOW])
+                places.append(at)
+        self._views, self._at = tuple(views), np.array(places, np.int64)
+        self._norms, self._before = np.zeros(len(views)), np.full(len(views), np.nan)
+        self._there = np.zeros(len(views), np.bool_)
+        if len(self._rate) != len(parameters):
+            self._rate = np.zeros(len(parameters))
+            self._wait = np.zeros(len(parameters), np.int64)
+            self._patience = np.full(len(parameters), _FIRST_WAIT)
+
+    def seems(
+        self, parameters: Sequence[Any], gradients: Floats, step: int,
+        replaced: Callable[[], Bools],
+    ) -> bool:  # fmt: skip
+        """Return whether movements are to be measured at this step, out of turn.
+
+        Parameters
+        ----------
+        parameters : sequence of torch.Tensor
+        gradients : float64 [len(parameters)]
+            Their norms now.
+        step : int
+            Of the optimizer, counted from 1.
+        replaced : callable
+            Returns which parameters the model has others for now: gradients reach
+            those. Asked only where something seems to stand.
+        """
+        if self._suspects.any():
+            return True
+        if step % _LOOKS:
+            return False
+        if self._views is None:
+            self._windows(parameters)
+        live_norms(self._views or (), self._norms, self._there)
+        rests = self._norms == self._before
+        self._before[:] = self._norms
+        if not rests.any() or rests.all():
+            return False
+        found = np.zeros(len(parameters), np.bool_)
+        found[self._at] = rests
+        found &= (self._rate >= _RATE) & (self._wait <= step)
+        if not found.any():
+            return False
+        fed = (gradients > 0) | replaced()
+        self._leave(found & ~fed, step)
+        self._suspects = found & fed
+        self._measured = 0
+        return bool(self._suspects.any())
+
+    def measured(self, moved: Floats, step: int) -> bool:
+        """Take what the parameters moved since the last time; return whether to judge that now."""
+        over = max(step - self._last, 1)
+        self._last = step
+        if len(self._rate) == len(moved):
+            self._rate = np.where(np.isfinite(moved), moved / over, 0.0)
+        if not self._suspects.any():
+            return False
+        self._measured += 1
+        if self._measured == 1:
+            return False  # it reaches back to when they still moved
+        wrong = self._suspects & (moved != 0)
+        self._suspects = self._suspects & (moved == 0)
+        self._leave(wrong, step)
+        if self._measured <= _NEEDED:
+            return False
+        told = bool(self._suspects.any())
+        self._suspects = np.zeros_like(self._suspects)
+        return told
+
+    def _leave(self, which: Bools, step: int) -> None:
+        """Let those alone for a while; their windows may be of memory that is no longer theirs."""
+        if which.any():
+            self._wait[which] = step + self._patience[which]
+            self._patience[which] = np.minimum(2 * self._patience[which], _LONGEST_WAIT)
+            self._views = None
