@@ -15,7 +15,7 @@ __all__ = ["Standing"]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-_LOOKS = 4  # steps between two looks at the windows
+_LOOKS = 5  # steps between two looks at the windows
 _WINDOW = 16  # elements
 _NEEDED = 8  # exact measurements without movement: what frozen_parameters asks for
 _RATE = 1e-5  # movement a step: below, float32 may round updates away without any fault
@@ -23,7 +23,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 32, 4096  # steps for which a tensor that moved aft
 
 
 class Standing:
-    """Looks at a few elements of every parameter, every four steps.
+    """Looks at a few elements of every parameter, every five steps.
 
     Where those of one are what they were, although it had moved well above
     rounding, others still move and a gradient reaches it, its movement is to be
@@ -42,16 +42,17 @@ class Standing:
         self._wait: npt.NDArray[np.int64] = np.zeros(0, np.int64)  # not looked at before this step
         self._patience: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._suspects: Bools = np.zeros(0, np.bool_)
+        self._looking = False
         self._measured = 0  # times since something seemed to stand
         self._last = 0
 
     def _windows(self, parameters: Sequence[Any]) -> None:
         places, views = [], []
         for at, one in enumerate(parameters):
-            wide = one.dtype.is_floating_point and one.dtype.itemsize >= 4
+            wide = one.dtype.is_floating_point and one.dtype.itemsize >= 4 and one.is_cpu
             if wide and one.numel() and one.is_contiguous():
                 start = max(one.numel() // 2 - _WINDOW // 2, 0)
-                views.append(one.detach().view(-1)[start : start + _WINDOW])
+                views.append(one.detach().view(-1)[start : start + _WINDOW].numpy())
                 places.append(at)
         self._views, self._at = tuple(views), np.array(places, np.int64)
         self._norms, self._before = np.zeros(len(views)), np.full(len(views), np.nan)
@@ -78,7 +79,7 @@ class Standing:
             Returns which parameters the model has others for now: gradients reach
             those. Asked only where something seems to stand.
         """
-        if self._suspects.any():
+        if self._looking:
             return True
         if step % _LOOKS:
             return False
@@ -98,7 +99,8 @@ class Standing:
         self._leave(found & ~fed, step)
         self._suspects = found & fed
         self._measured = 0
-        return bool(self._suspects.any())
+        self._looking = bool(self._suspects.any())
+        return self._looking
 
     def measured(self, moved: Floats, step: int) -> bool:
         """Take what the parameters moved since the last time; return whether to judge that now."""
@@ -106,7 +108,7 @@ class Standing:
         self._last = step
         if len(self._rate) == len(moved):
             self._rate = np.where(np.isfinite(moved), moved / over, 0.0)
-        if not self._suspects.any():
+        if not self._looking:
             return False
         self._measured += 1
         if self._measured == 1:
@@ -114,11 +116,9 @@ class Standing:
         wrong = self._suspects & (moved != 0)
         self._suspects = self._suspects & (moved == 0)
         self._leave(wrong, step)
-        if self._measured <= _NEEDED:
-            return False
-        told = bool(self._suspects.any())
-        self._suspects = np.zeros_like(self._suspects)
-        return told
+        standing = bool(self._suspects.any())
+        self._looking = standing and self._measured <= _NEEDED
+        return standing and not self._looking
 
     def _leave(self, which: Bools, step: int) -> None:
         """Let those alone for a while; their windows may be of memory that is no longer theirs."""
