@@ -11,6 +11,7 @@ from ml_systems_debugger.attribution import (
     DEFAULT_RULES,
     LEADS_TO,
     STORY_RULES,
+    TRACE_RULES,
     AttributionEngine,
 )
 from ml_systems_debugger.attribution.causes import generic_hint, generic_sentence
@@ -27,7 +28,9 @@ from ml_systems_debugger.core import (
 
 ENGINE = AttributionEngine()
 RULES = ENGINE.rules
-ALL_RULES = tuple({rule.code: rule for rule in (*RULES, *DEFAULT_RULES, *STORY_RULES)}.values())
+ALL_RULES = tuple(
+    {rule.code: rule for rule in (*RULES, *DEFAULT_RULES, *STORY_RULES, *TRACE_RULES)}.values()
+)
 
 
 def minimal_run(rule: AttributionRule) -> tuple[list[DetectionResult], dict[str, Any]]:
@@ -124,7 +127,7 @@ def test_codes_are_stable_words_and_weights_sane() -> None:
 
 
 def test_conditions_that_are_shown_have_words() -> None:
-    for rule in (*DEFAULT_RULES, *STORY_RULES):
+    for rule in (*DEFAULT_RULES, *STORY_RULES, *TRACE_RULES):
         for condition in (*rule.when, *(c for c, _ in (*rule.raises, *rule.lowers))):
             assert condition.says, (rule.code, condition.fact)
 

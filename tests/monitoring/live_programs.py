@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ml_systems_debugger import Finding, Monitor, Severity
+from ml_systems_debugger import AttributionHypothesis, Finding, Monitor, Severity
 from ml_systems_debugger.monitoring import TraceResult
 
 NAN = float("nan")
@@ -35,13 +35,15 @@ class Program:
     """A model, its optimizer, its batches and its loss; `bad` turns the fault on.
 
     ``producer`` is what a trace has to say, field by field (empty: the fault is
-    none of non-finite values); ``modes`` are the findings that count.
+    none of non-finite values); ``modes`` are the findings that count, ``cause`` is
+    what the report has to name first (empty: not judged).
     """
 
     onset: ClassVar[int] = 60
     within: ClassVar[int] = 1
     steps: ClassVar[int] = 100
     producer: ClassVar[dict[str, Any]] = {}
+    cause: ClassVar[str] = ""
     modes: ClassVar[tuple[str, ...]] = ("nan_detected", "inf_detected")
     options: ClassVar[dict[str, Any]] = {}
     lr: ClassVar[float] = 1e-3
@@ -80,6 +82,7 @@ class Program:
 class LogOfZero(Program):
     """A hand-written likelihood: the logarithm of a softmax that underflows."""
 
+    cause: ClassVar = "invalid_operation"
     producer: ClassVar = {"phase": "forward", "op": "aten.log", "module": None, "mark": "log",
                           "kind": "invalid_operation"}  # fmt: skip
 
@@ -101,6 +104,7 @@ class Unit(nn.Module):
 class ZeroNorm(Program):
     """A padding row through a normalisation without an epsilon."""
 
+    cause: ClassVar = "invalid_operation"
     producer: ClassVar = {"phase": "forward", "op": "aten.div", "module": "0", "mark": "norm",
                           "kind": "invalid_operation"}  # fmt: skip
 
@@ -151,6 +155,7 @@ class Sequences(nn.Module):
 class HalfOverflow(Program):
     """float16 autocast with a loss scaler: attention scores leave the range."""
 
+    cause: ClassVar = "numerical_overflow"
     producer: ClassVar = {"phase": "forward", "module": "attend", "mark": "scores",
                           "kind": "overflow", "dtype": "float16"}  # fmt: skip
 
@@ -171,6 +176,7 @@ class HalfOverflow(Program):
 class BfloatRounding(Program):
     """bfloat16 autocast: 1 - p rounds to 0, and its logarithm is taken."""
 
+    cause: ClassVar = "invalid_operation"
     producer: ClassVar = {"phase": "forward", "op": "aten.log", "mark": "bfloat",
                           "kind": "invalid_operation"}  # fmt: skip
 
@@ -193,6 +199,7 @@ class BfloatRounding(Program):
 class BadBatch(Program):
     """One missing value in one batch."""
 
+    cause: ClassVar = "non_finite_input"
     producer: ClassVar = {"phase": "data", "name": "batch[0]", "kind": "non_finite_input",
                           "first_index": (17, 5)}  # fmt: skip
 
@@ -206,6 +213,7 @@ class BadBatch(Program):
 class BackwardOnly(Program):
     """The length of a difference that is zero: finite forward, no derivative."""
 
+    cause: ClassVar = "invalid_operation"
     producer: ClassVar = {"phase": "backward", "node": "SqrtBackward0", "mark": "sqrt",
                           "kind": "invalid_operation"}  # fmt: skip
 
@@ -219,6 +227,7 @@ class BackwardOnly(Program):
 class OptimizerState(Program):
     """A damaged value in Adam's second moment."""
 
+    cause: ClassVar = "replica_data_corruption"
     within: ClassVar = 1
     producer: ClassVar = {"phase": "optimizer_state", "name": "2.weight.exp_avg_sq",
                           "first_index": (3, 5)}  # fmt: skip
@@ -231,6 +240,7 @@ class OptimizerState(Program):
 class EmbeddingRow(Program):
     """A row of an embedding is damaged."""
 
+    cause: ClassVar = "replica_data_corruption"
     producer: ClassVar = {"phase": "parameter", "name": "embed.weight", "first_index": (7, 2)}
 
     def build(self) -> nn.Module:
@@ -249,6 +259,7 @@ class EmbeddingRow(Program):
 class MaskedRow(Program):
     """A sequence of padding alone: every score of its rows is -Inf."""
 
+    cause: ClassVar = "invalid_operation"
     producer: ClassVar = {"phase": "forward", "op": "aten._softmax", "module": "attend",
                           "mark": "attention", "kind": "fully_masked"}  # fmt: skip
 
@@ -269,6 +280,7 @@ class MaskedRow(Program):
 class ExponentOverflow(Program):
     """A variance as the exponential of an output that nothing bounds."""
 
+    cause: ClassVar = "numerical_overflow"
     producer: ClassVar = {"phase": "forward", "op": "aten.exp", "mark": "exp", "kind": "overflow"}
 
     def loss(self, bad: bool, x: Any, y: Any) -> Any:
@@ -318,6 +330,7 @@ class ExplodingRecurrent(Program):
 class LearningRate(Program):
     """A schedule with a wrong exponent: the learning rate jumps three-hundredfold."""
 
+    cause: ClassVar = "learning_rate_schedule_fault"
     within: ClassVar = 20
     modes: ClassVar = (
         "learning_rate_instability", "divergent_training", "loss_spike", "exploding_gradients",
@@ -330,6 +343,7 @@ class LearningRate(Program):
 class FrozenLayer(Program):
     """A layer's weight is replaced; the optimizer goes on with the old one."""
 
+    cause: ClassVar = "parameters_not_updated"
     within: ClassVar = 20
     modes: ClassVar = ("frozen_parameters",)
 
@@ -353,6 +367,7 @@ class DeadUnits(Program):
 class NotZeroed(Program):
     """From a step on gradients are added up and never cleared."""
 
+    cause: ClassVar = "gradients_not_zeroed"
     within: ClassVar = 20
     modes: ClassVar = (
         "stale_gradients", "exploding_gradients", "learning_rate_instability",
@@ -381,6 +396,7 @@ class Seen:
 
     found: tuple[tuple[int, Finding], ...]
     traced: tuple[TraceResult, ...]
+    causes: tuple[AttributionHypothesis, ...]
 
     def first(self, modes: tuple[str, ...], onset: int) -> int | None:
         """Return the step at which one of `modes` was told, from its beginning on."""
@@ -417,7 +433,8 @@ def run(kind: type[Program], seed: int, faulty: bool, **options: Any) -> Seen:
         found += [(step, one) for one in monitor.step(loss=loss, closure=closure)]
     found += [(steps, one) for one in monitor.close()]
     tracer = monitor._tracer
-    return Seen(tuple(found), tuple(tracer.results if tracer is not None else ()))
+    return Seen(tuple(found), tuple(tracer.results if tracer is not None else ()),
+                tuple(monitor.report().attributions))  # fmt: skip
 
 
 def named_rightly(kind: type[Program], result: TraceResult) -> list[str]:
@@ -439,12 +456,13 @@ def named_rightly(kind: type[Program], result: TraceResult) -> list[str]:
 
 
 def _row(kind: type[Program], seeds: int, **options: Any) -> str:
-    delays, right, alarms, words = [], 0, 0, ""
+    delays, right, alarms, words, causes = [], 0, 0, "", 0
     for seed in range(seeds):
         sick, well = run(kind, seed, True, **options), run(kind, seed, False, **options)
         when = sick.first(kind.modes, kind.onset)
         delays.append(None if when is None else when - kind.onset)
         alarms += bool(well.alarms())
+        causes += bool(sick.causes) and str(sick.causes[0].cause) == kind.cause
         if kind.producer and sick.traced:
             wrong = named_rightly(kind, sick.traced[0])
             right += not wrong
@@ -452,10 +470,11 @@ def _row(kind: type[Program], seeds: int, **options: Any) -> str:
     told = [d for d in delays if d is not None and d <= kind.within]
     worst = "never" if None in delays else str(max(d for d in delays if d is not None))
     named = f"{right} of {seeds}" if kind.producer else "-"
+    cause = f"{causes} of {seeds}" if kind.cause else "-"
     doc = (kind.__doc__ or "").split(":")[0].strip(". ").lower()
     return (
         f"| {doc} | {len(told)} of {seeds} within {kind.within} (worst {worst}) | {named} "
-        f"| {alarms} of {seeds} |" + (f" {words}" if words else "")
+        f"| {cause} | {alarms} of {seeds} |" + (f" {words}" if words else "")
     )
 
 
@@ -468,8 +487,10 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     torch.set_num_threads(1)
-    print("| fault | found, in steps | producer named | healthy twin: alarms at high |")
-    print("|---|---|---|---|")
+    print(
+        "| fault | found, in steps | producer named | cause named | healthy twin: alarms at high |"
+    )
+    print("|---|---|---|---|---|")
     for kind in PROGRAMS:
         print(_row(kind, given.seeds, every=given.every, update_every=given.update_every))
 

@@ -35,6 +35,8 @@ def test_what_is_not_finite_is_told_at_once_and_its_producer_named(kind: type[Pr
     assert when - kind.onset <= kind.within
     assert [step for step, _ in seen.alarms() if step < kind.onset] == []
     assert named_rightly(kind, seen.traced[0]) == []
+    assert str(seen.causes[0].cause) == kind.cause
+    assert seen.causes[0].confidence >= 0.9
 
 
 @pytest.mark.parametrize("kind", LASTING, ids=label)
@@ -44,6 +46,7 @@ def test_what_lasts_is_told_within_twenty_steps(kind: type[Program]) -> None:
     assert when is not None
     assert when - kind.onset <= kind.within
     assert [step for step, _ in seen.alarms() if step < kind.onset] == []
+    assert kind.cause in ("", str(seen.causes[0].cause))
 
 
 @pytest.mark.parametrize("kind", PROGRAMS, ids=label)

@@ -5,11 +5,13 @@ from .consequences import LEADS_TO
 from .engine import AttributionEngine
 from .rules import DEFAULT_RULES
 from .story_rules import STORY_RULES
+from .trace_rules import TRACE_RULES
 
 __all__ = [
     "DEFAULT_RULES",
     "LEADS_TO",
     "STORY_RULES",
+    "TRACE_RULES",
     "AttributionEngine",
     "Calibration",
     "Identity",

@@ -22,6 +22,7 @@ from .facts import context_facts, earliest_onsets, facts_of, fill, quiet_modes, 
 from .rules import DEFAULT_RULES
 from .stories import Story, all_findings, stories_of, timeline
 from .story_rules import STORY_RULES
+from .trace_rules import TRACE_RULES
 
 __all__ = ["AttributionEngine"]
 
@@ -78,7 +79,9 @@ class AttributionEngine:
         calibrate: Callable[[float], float] | None = None,
     ) -> None:
         known: dict[str, AttributionRule] = {}
-        given = (*_registered_rules(), *STORY_RULES) if rules is None else tuple(rules)
+        given = (
+            (*_registered_rules(), *STORY_RULES, *TRACE_RULES) if rules is None else tuple(rules)
+        )
         for rule in (*given, *extra_rules):
             if known.setdefault(rule.code, rule) != rule:
                 raise RegistryError(f"attribution rule {rule.code} is defined twice, differently")

@@ -31,6 +31,16 @@ _STAYS = Condition("goes_on", "==", True, "it stays to the end of the log")
 _START = Condition("from_the_start", "==", True, "no finite value came before")
 _LATER = Condition("from_the_start", "==", False, "it began after finite values")
 
+_OPERATION = ("invalid_operation", "fully_masked", "constant", "uninitialised_memory")
+_DAMAGED = ("non_finite_parameter", "non_finite_optimizer_state")
+
+
+def _but(*kinds: str) -> tuple[Condition, float]:
+    """Return what speaks against a cause: a trace found a producer of one of `kinds`."""
+    says = "the step was replayed: it begins {story.producer_where}"
+    return Condition("story.producer_kind", "in", kinds, says), 0.02
+
+
 _ANOMALY = (
     "Load the last checkpoint before step {onset_step}, run that step once under "
     "torch.autograd.set_detect_anomaly(True), and look at the operation that it names."
@@ -58,7 +68,7 @@ def _rules(
             + " that shows in {began_in} at step {began_at}.",
             raises=((_SUDDEN, 0.3), (_START, 0.2)),
             lowers=((_EXPLODED, 0.3), (_DIVERGED, 0.4), (_AFTER_INF, 0.5), (_GREW, 0.6),
-                    (_RECOVERED, 0.35)),
+                    (_RECOVERED, 0.35), _but("overflow", "non_finite_input", *_DAMAGED)),
             remediation=(_ANOMALY, _EPSILON),
             source="TensorFlow Debugger V2 and pytorch#182156: the producer has finite inputs",
         ),
@@ -67,7 +77,7 @@ def _rules(
             "Values left the range of the number format: {began_in} is the first that shows it, at "
             "step {began_at}.",
             raises=((_GREW, 0.3), (_AFTER_INF, 0.4), (_SCALED, 0.3)),
-            lowers=((_SUDDEN, 0.7),),
+            lowers=((_SUDDEN, 0.7), _but(*_OPERATION, "non_finite_input", *_DAMAGED)),
             remediation=(_WIDER, _ANOMALY),
             source="Micikevicius et al., Mixed Precision Training, ICLR 2018",
         ),
@@ -76,7 +86,8 @@ def _rules(
             "The learning rate is too high: training ran away until {began_in} was "
             + word + " at step {began_at}.",
             raises=((_EXPLODED, 0.5), (_DIVERGED, 0.5), (_GREW, 0.25)),
-            lowers=((_SUDDEN, 0.5), (_RECOVERED, 0.4)),
+            lowers=((_SUDDEN, 0.5), (_RECOVERED, 0.4),
+                    _but("non_finite_input", *_OPERATION[1:])),
             remediation=(_LOWER,),
             source="Goodfellow, Bengio, Courville, Deep Learning, 2016, section 8.2.4",
         ),
@@ -85,7 +96,8 @@ def _rules(
             "The batch of step {onset_step} holds values that are not finite.",
             when=(_LATER,),
             raises=((_SUDDEN, 0.15), (_RECOVERED, 0.2)),
-            lowers=((_EXPLODED, 0.2), (_GREW, 0.4), (_SCALED, 0.3)),
+            lowers=((_EXPLODED, 0.2), (_GREW, 0.4), (_SCALED, 0.3),
+                    _but("overflow", *_OPERATION, *_DAMAGED)),
             remediation=(_BATCH,),
             source="Chowdhery et al., PaLM, 2022, section 5.1: a batch may do it",
         ),
@@ -94,7 +106,7 @@ def _rules(
             "A single batch around step {onset_step} was out of range; training went on after it.",
             when=(_RECOVERED, _LATER),
             raises=((Condition("count", "==", 1, "it is one value alone"), 0.25),),
-            lowers=((_SCALED, 0.3),),
+            lowers=((_SCALED, 0.3), _but("overflow", *_OPERATION, *_DAMAGED)),
             remediation=(_BATCH,),
         ),
     )  # fmt: skip

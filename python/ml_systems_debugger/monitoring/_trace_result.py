@@ -121,6 +121,12 @@ class Producer:
     why: str = ""
     by_design: bool = False
 
+    @property
+    def dtype(self) -> str | None:
+        """Of the output, or of the tensor itself where that was handed in; None if unknown."""
+        told = self.output or next(iter(self.inputs), None)
+        return None if told is None else told.dtype
+
     def __str__(self) -> str:
         if self.phase in _PLACES:
             index = f" at index {list(self.first_index)}" if self.first_index else ""
@@ -196,6 +202,12 @@ class TraceResult:
             evidence={
                 "producer_kind": one.kind,
                 "producer_phase": one.phase,
+                "producer_where": _in(one),
+                "producer_op": one.op,
+                "producer_module": one.module,
+                "producer_source": one.source,
+                "producer_name": one.name,
+                "producer_dtype": one.dtype,
                 **{k: told[k] for k in ("producer", "others", "passed_on", "notes", "loss")},
             },
             finding_id=f"trace:{self.step}:{one.phase}:{one.op}:{one.name or one.module}",
