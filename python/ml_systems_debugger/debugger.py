@@ -152,6 +152,7 @@ class MLSystemsDebugger:
         *,
         signals: SignalSet | None = None,
         skipped: Sequence[SkippedDetector] = (),
+        strict: bool = False,
     ) -> DebugReport:
         """Return the report on detections that were made elsewhere, as by the live monitor.
 
@@ -165,13 +166,16 @@ class MLSystemsDebugger:
             nothing is judged.
         skipped : sequence of SkippedDetector, optional
             The detectors that had nothing to read.
+        strict : bool
+            Raise what the attribution raises, instead of a report without causes
+            that says so.
         """
         kept, left_out = list(detections), list(skipped)
         for result in [r for r in kept if r.outcome is Outcome.NOT_APPLICABLE]:
             kept.remove(result)
             left_out.append(SkippedDetector(result.detector_name, result.reason))
         given = SignalSet() if signals is None else signals
-        return self._reported(given, kept, left_out, freeze(dict(context or {})))
+        return self._reported(given, kept, left_out, freeze(dict(context or {})), strict)
 
     def _reported(
         self,
@@ -179,6 +183,7 @@ class MLSystemsDebugger:
         detections: Sequence[DetectionResult],
         skipped: Sequence[SkippedDetector],
         facts: FrozenDict,
+        strict: bool = False,
     ) -> DebugReport:
         attributions: Sequence[AttributionHypothesis] = ()
         history: dict[str, Any] = {}
@@ -187,7 +192,10 @@ class MLSystemsDebugger:
             engine = self._attributing()
             attributions = engine.attribute(detections, facts)
             history = {"timeline": engine.timeline(detections)}
-        except Exception as error:  # noqa: BLE001 - a report without causes beats none, and says so
+        except Exception as error:
+            if strict:
+                raise
+            # A report without causes beats none, and says so.
             unread.append(f"attribution failed: {_named(error)}")
         return DebugReport(
             timestamp=time.time(),

@@ -47,6 +47,10 @@ class Intake:
         """Begin a further segment; all that came before has been judged."""
         self.segment += 1
         self._names.clear()
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with an empty buffer."""
         self.buffer = StepBuffer(self._budget.every)
 
     def take(

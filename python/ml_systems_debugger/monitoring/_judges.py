@@ -113,6 +113,8 @@ class Judges:
                 saved[detector.name] = base64.b85encode(state.to_bytes()).decode("ascii")
             except TypeError as error:  # noqa: PERF203 - arrays or text in a history: said
                 self.failed.setdefault(detector.name, f"its state cannot be saved: {error}")
+            except Exception as error:  # noqa: BLE001 - a third party's state may raise anything
+                self._put_aside(detector, error)
         told = {identity: str(severity) for identity, severity in self._told.items()}
         return {"folds": saved, "told": told, "failed": dict(self.failed)}
 

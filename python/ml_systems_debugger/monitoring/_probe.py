@@ -84,12 +84,21 @@ class Probes:
 
     def conclusions(self) -> list[DetectionResult]:
         """Return what all found."""
-        return [one for probe in self for one in probe.conclusions()]
+        found: list[DetectionResult] = []
+        for probe in self:
+            try:
+                found += probe.conclusions()
+            except Exception as error:  # noqa: BLE001, PERF203 - likewise
+                self.leave_out(probe, error)
+        return found
 
     def detach(self) -> None:
         """Let all let go."""
         for probe in self:
-            probe.detach()
+            try:
+                probe.detach()
+            except Exception as error:  # noqa: BLE001, PERF203 - likewise
+                self.leave_out(probe, error)
 
     def leave_out(self, probe: Probe, error: Exception) -> None:
         """Ask it no more, and say once what it raised."""

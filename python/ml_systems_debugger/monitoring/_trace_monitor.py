@@ -20,7 +20,23 @@ __all__ = ["Tracer"]
 
 _MOST = 8  # traces of one run
 _MODES = (FailureMode.NAN_DETECTED, FailureMode.INF_DETECTED)
+_Hook = Callable[..., None]
 _SLOPE = "the gradient of the loss by the model's output"
+
+
+def _told_once(what: str) -> Callable[[_Hook], _Hook]:
+    """Let errors of a hook not reach the forward pass: the monitor tells them."""
+
+    def guard(hook: _Hook) -> _Hook:
+        def guarded(self: Tracer, *given: Any) -> None:
+            try:
+                hook(self, *given)
+            except Exception as error:  # noqa: BLE001 - training is not to end for this
+                self._monitor._failed(what, error)
+
+        return guarded
+
+    return guard
 
 
 class Tracer:
@@ -58,11 +74,13 @@ class Tracer:
             handle.remove()
         self._handles.clear()
 
+    @_told_once("keeping a step's inputs for a trace")
     def _entered(self, model: Any, args: Any, kwargs: Any) -> None:
         if self._given is None and not self._busy and model.training:
             self._random = RandomState()
             self._given = (args, kwargs)
 
+    @_told_once("keeping a step's outputs for a trace")
     def _left_forward(self, model: Any, _: Any, output: Any) -> None:
         if self._busy or not model.training or self._outputs:
             return

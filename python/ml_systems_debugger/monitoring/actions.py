@@ -21,7 +21,10 @@ class FaultFound(RuntimeError):  # noqa: N818 - it is no error of the monitor
 
 
 class Actions:
-    """Hands findings out and does what was asked for the grave ones."""
+    """Hands findings out and does what was asked for the grave ones.
+
+    What `on_finding` or `save` raise goes to `failed`: the rest is done all the same.
+    """
 
     def __init__(
         self,
@@ -29,24 +32,33 @@ class Actions:
         at_least: Severity,
         on_finding: Callable[[Finding], None] | None,
         save: Callable[[], None] | None,
+        failed: Callable[[str, Exception], None],
     ) -> None:
         if action not in ACTIONS:
             raise ConfigurationError(f"action is one of {', '.join(ACTIONS)}, got {action!r}")
         self.action, self.at_least = action, at_least
         self.should_stop = False
-        self._on_finding, self._save = on_finding, save
+        self._on_finding, self._save, self._failed = on_finding, save, failed
 
     def take(self, found: Sequence[Finding]) -> None:
         """Call back, save, warn, stop or raise, in this order."""
         if self._on_finding is not None:
             for one in found:
-                self._on_finding(one)
+                try:
+                    self._on_finding(one)
+                except FaultFound:  # noqa: PERF203 - one finding's is not the next one's
+                    raise
+                except Exception as error:  # noqa: BLE001 - training is not to end for this
+                    self._failed("calling on_finding", error)
         grave = [one for one in found if one.severity >= self.at_least]
         if not grave:
             return
         if self._save is not None:
             save, self._save = self._save, None
-            save()
+            try:
+                save()
+            except Exception as error:  # noqa: BLE001 - likewise
+                self._failed("calling save", error)
         if self.action == "warn":
             for one in grave:
                 warnings.warn(f"[{one.severity}] {one.message}", RuntimeWarning, stacklevel=4)

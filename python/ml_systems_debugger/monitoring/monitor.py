@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..configuration import Configuration
 from ..core import (
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .tracing import TraceResult
 
 __all__ = ["FaultFound", "Monitor", "MonitorWarning"]
+
+_T = TypeVar("_T")
 
 
 class Monitor:
@@ -72,7 +74,8 @@ class Monitor:
         less often (`budget` says how often, and so does the report); the loss always
         is at every step, and gradients too while it stands out or is not finite.
     on_finding : callable, optional
-        Gets every new `Finding`.
+        Gets every new `Finding`. What it raises ends the training with `strict` alone,
+        and so does what `save` raises; to end it by a finding there is `action`.
     action : str
         For findings from `at_least` on: ``warn``, ``raise`` (`FaultFound`),
         ``stop`` (sets `should_stop`) or ``none``.
@@ -136,7 +139,7 @@ class Monitor:
         self.context = {**self.config.context, **(context or {})}
         self._debugger = MLSystemsDebugger(detectors, config=self.config)
         self._judges = Judges(self._debugger.detectors, self.context, strict)
-        self._actions = Actions(action, Severity(at_least), on_finding, save)
+        self._actions = Actions(action, Severity(at_least), on_finding, save, self._failed)
         self._strict = strict
         self.budget = Budget(overhead, every, update_every, skip_nonfinite)
         """What is measured how often, and what that costs."""
@@ -272,10 +275,11 @@ class Monitor:
         """Return a report of the run so far, with causes."""
         self._told(self._judged())
         results = self._judges.conclude()
-        results += self._tracer.conclusions() if self._tracer is not None else []
+        if self._tracer is not None:
+            results += self._safely("what was traced", self._tracer.conclusions) or []
         results += self._probes.conclusions()
         results += failed_results({**self._judges.failed, **self._notes})
-        made = self._debugger.conclude(results, self.context)
+        made = self._debugger.conclude(results, self.context, strict=self._strict)
         return replace(made, metadata={**made.metadata, "monitoring": self.budget.to_dict()})
 
     def state_dict(self) -> dict[str, Any]:
@@ -304,10 +308,10 @@ class Monitor:
         found = self._told(self._judged())
         self._probes.detach()
         if self._tracer is not None:
-            self._tracer.detach()
-        if self._recorder is not None:
-            self._recorder.close()
-            self._recorder = None
+            self._safely("taking the trace's hooks off", self._tracer.detach)
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            self._safely("closing the flight recorder", recorder.close)
         return found
 
     def __enter__(self) -> Monitor:
@@ -336,9 +340,23 @@ class Monitor:
         return found
 
     def _judged(self) -> list[Finding]:
-        if not self._intake.buffer.steps:
+        buffer = self._intake.buffer
+        if not buffer.steps:
             return []
-        return self._judges.update(self._intake.buffer.drain())
+        try:
+            return self._judges.update(buffer.drain())
+        except Exception as error:  # noqa: BLE001 - training is not to end for this
+            self._intake.renew()
+            self._failed("judging what was measured", error)
+            return []
+
+    def _safely(self, what: str, call: Callable[[], _T]) -> _T | None:
+        """Return what `call` gives; None where it fails, and say so."""
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._failed(what, error)
+            return None
 
     def _told(self, found: list[Finding]) -> list[Finding]:
         """Hand out findings; the first thing done with them, before anything else is written."""
