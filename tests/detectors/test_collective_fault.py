@@ -15,6 +15,7 @@ from ml_systems_debugger.ingestion import open_source
 
 RUNNING = {"state": "started", "retired": False, "time_discovered_started_ns": 10**18}
 QUEUED = {"state": "scheduled", "retired": False}
+BARRIER = {"profiling_name": "nccl:barrier", **QUEUED}
 
 
 def dumped(folder: Path, *ranks: list[dict[str, Any]], world: int | None = None) -> SignalSet:
@@ -72,6 +73,32 @@ def test_a_rank_that_does_not_join_is_found_once(tmp_path: Path) -> None:
     told = [f.message for f in diagnose(signals).failures]
     assert len(told) == 1
     assert "replica 2" in told[0]
+
+
+@pytest.mark.parametrize("behind", [0, 2])
+def test_a_hang_behind_calls_that_differ_is_told_once(tmp_path: Path, behind: int) -> None:
+    # Rank 1 left out a call, so its barrier stands where the others have their next one.
+    others = [{}, {}, *[{}] * behind, QUEUED]
+    signals = dumped(tmp_path, others, [{}, {}, BARRIER], others)
+    report = diagnose(signals)
+    told = [(d.detector_name, f.evidence["rule"], f.replica_id)
+            for d in report.detections for f in d.findings]  # fmt: skip
+    assert told == [("collective_fault", "collective_mismatch", 1)]
+    assert str(report.attributions[0].cause) == "non_deterministic_execution"
+
+
+def test_of_two_whose_calls_differ_none_is_lost(tmp_path: Path) -> None:
+    signals = dumped(tmp_path, [{}, {}, QUEUED], [{}, BARRIER])
+    told = [f for d in diagnose(signals).detections for f in d.findings]
+    assert [f.evidence["rule"] for f in told] == ["collective_mismatch"]
+
+
+def test_a_worker_lost_before_calls_differ_is_still_named(tmp_path: Path) -> None:
+    # Ranks 1 and 2 do different things in call 3; rank 3 had gone after call 1.
+    signals = dumped(tmp_path, [{}, {}, QUEUED], [{}, {}, QUEUED], [{}, {}, BARRIER], [{}])
+    told = {(f.evidence["rule"], f.replica_id) for d in diagnose(signals).detections
+            for f in d.findings}  # fmt: skip
+    assert told == {("collective_mismatch", 2), ("did_not_join", 3)}
 
 
 @pytest.mark.parametrize("calls", [[{}], [{}, {}]])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ..core import FailureMode, Finding, Severity, SignalSet
+from ..core import FailureMode, Finding, SeriesKind, Severity, SignalSet
 from ._straggler_findings import ident
 
-__all__ = ["follow_calls", "not_joined"]
+__all__ = ["follow_calls", "follow_parted", "not_joined"]
 
 
 def follow_calls(groups: dict[str, Any], chunk: SignalSet) -> None:
@@ -25,8 +26,27 @@ def follow_calls(groups: dict[str, Any], chunk: SignalSet) -> None:
             known["completed"] = [int(one.steps[-1]), float(one.values[-1])]
 
 
-def not_joined(groups: dict[str, Any], detector: str) -> list[Finding]:
-    """Return a finding for every replica that has not called what others wait in."""
+def follow_parted(parted: dict[str, int], chunk: SignalSet) -> None:
+    """Keep the first call that differs between replicas, by the replica that is told of it.
+
+    Where nobody can say whose is wrong it stands for all of them, under ``None``.
+    """
+    for one in chunk.select("log_event_kind", kind=SeriesKind.TEXT):
+        for step, kind in zip(one.steps.tolist(), one.values, strict=True):
+            if kind == "collective_mismatch":
+                place = repr(one.key.replica_id)
+                parted[place] = min(step, parted.get(place, step))
+
+
+def not_joined(
+    groups: dict[str, Any], detector: str, parted: Mapping[str, int] | None = None
+) -> list[Finding]:
+    """Return a finding for every replica that has not called what others wait in.
+
+    One whose calls are known to differ (`parted`) hangs elsewhere for that: it is
+    no lost worker, and `collective_fault` tells of it.
+    """
+    known_to_part = parted or {}
     found: list[Finding] = []
     for text, group in sorted(groups.items()):
         known = [one for one in group["replicas"].values() if one["call"] is not None]
@@ -41,7 +61,14 @@ def not_joined(groups: dict[str, Any], detector: str) -> list[Finding]:
             and one["completed"][0] == last
             and one["completed"][1] == 0.0
         ]
-        behind = [one for one in known if one["call"] < last]
+        behind = [
+            one for one in known
+            if one["call"] < last
+            and not any(
+                known_to_part.get(place, one["call"] + 2) <= one["call"] + 1
+                for place in (repr(one["name"]), "None")
+            )
+        ]  # fmt: skip
         if not waiting:
             continue
         found += [_finding(text, one, waiting, last, len(known), detector) for one in behind]

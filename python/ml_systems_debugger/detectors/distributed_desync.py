@@ -30,6 +30,7 @@ from ..core import (
 from ..core.sensitivity import COUNT, DISTANCE, scales
 from ._desync_rules import DESYNC
 from ._replicas import Group, deviations, groups_of, odd_digests, row_median
+from ._sides import NOBODY, Sides, camps_of, sides_of, told
 
 __all__ = ["DistributedDesyncDetector"]
 
@@ -70,7 +71,8 @@ class DistributedDesyncDetector(BaseDetector):
     factor of 1 + `effect`. `persistence` steps in a row make a finding: high
     where norms used to agree or the factor is large, else medium. A differing
     digest is certain: high at once. Three replicas or more name the culprit by
-    majority (Megatron-LM compares SHA-1 sums likewise); of two, neither can.
+    majority (Megatron-LM compares SHA-1 sums likewise); of two, neither can, and
+    of two against two none is named but both sides.
 
     Parameters
     ----------
@@ -87,7 +89,8 @@ class DistributedDesyncDetector(BaseDetector):
     --------
     ``series``, ``quantity``, ``replicas``, ``deviation`` (log-ratio at its
     peak), ``peak_step``, ``usual_spread``, ``steps``, ``agreed_before``,
-    ``culprit_known``, ``goes_on``; of digests ``digest``, ``majority``, ``layers``
+    ``culprit_known``, ``goes_on``; ``sides`` where no majority names the
+    culprit; of digests ``digest``, ``majority``, ``layers``
     and ``alone`` (no other parameter parted with it).
 
     Examples
@@ -203,17 +206,20 @@ class DistributedDesyncDetector(BaseDetector):
         ]
         for at in range(part.stop - begin):  # step by step: two replicas share a finding
             present = [n for n, h in zip(group.names, there[at], strict=True) if h]
+            sides = sides_of(group, begin + at, flags[at], signed[begin + at])
             for column, name in active:
                 if there[at, column]:
                     self._one(
                         state, key, memory, present, name, int(group.steps[begin + at]),
                         bool(flags[at, column]), float(signed[begin + at, column]), limit, agreed,
+                        () if group.bad[begin + at, column] else sides,
                     )  # fmt: skip
         return limit
 
     def _one(
         self, state: FoldState, key: SeriesKey, memory: dict[str, Any], present: list[ReplicaId],
         name: int | str, step: int, flagged: bool, deviation: float, limit: float, agreed: bool,
+        sides: Sides,
     ) -> None:  # fmt: skip
         runs = memory["runs"]
         run = runs.get(str(name))
@@ -233,7 +239,7 @@ class DistributedDesyncDetector(BaseDetector):
         if size > abs(run["peak"]):
             run.update(peak=deviation if np.isfinite(deviation) else 1e3, peak_step=step)
         if run["length"] == self.persistence:
-            finding = self._finding(key, memory, present, name, run, limit, agreed)
+            finding = self._finding(key, memory, present, name, run, limit, agreed, sides)
             run["id"] = finding.finding_id
             if (
                 finding.finding_id not in state.findings
@@ -249,9 +255,9 @@ class DistributedDesyncDetector(BaseDetector):
 
     def _finding(
         self, key: SeriesKey, memory: dict[str, Any], present: list[ReplicaId], name: int | str,
-        run: dict[str, Any], limit: float, agreed: bool,
+        run: dict[str, Any], limit: float, agreed: bool, sides: Sides,
     ) -> Finding:  # fmt: skip
-        known = len(present) >= 3
+        known = len(present) >= 3 and not sides
         factor = float(np.exp(min(abs(run["peak"]), 50.0)))
         natural = key.name == "loss"  # each replica has its own data
         high = (agreed or factor >= 2.0) and not natural
@@ -263,6 +269,15 @@ class DistributedDesyncDetector(BaseDetector):
             "usual_spread": 0.0 if spread is None else spread, "steps": run["length"],
             "agreed_before": agreed, "culprit_known": known, "goes_on": True,
         }  # fmt: skip
+        message = (
+            f"{key} of {who} is {factor:.3g} times off the median of {len(present)} replicas "
+            f"since step {run['onset']}"
+        )
+        if sides:
+            evidence["sides"] = sides
+            message = f"{key} parts {told(sides)} since step {run['onset']}"
+        message += ", where they agreed before" if agreed else ", far beyond their usual spread"
+        message += f"; {NOBODY}." if sides else "."
         return Finding(
             _mode_of(key),
             Severity.HIGH if high else Severity.LOW if natural else Severity.MEDIUM,
@@ -271,9 +286,7 @@ class DistributedDesyncDetector(BaseDetector):
             None,
             key.layer,
             name if known else None,
-            f"{key} of {who} is {factor:.3g} times off the median of {len(present)} replicas "
-            f"since step {run['onset']}"
-            + (", where they agreed before." if agreed else ", far beyond their usual spread."),
+            message,
             evidence,
             f"{self.name}:{_place(key)}:{name if known else '?'}:{run['onset']}",
         )
@@ -301,7 +314,8 @@ class DistributedDesyncDetector(BaseDetector):
                 run = runs.get(str(name))
                 if run is None:
                     before = at > 0 or memory["seen"] > 0
-                    finding = self._odd(key, step, present, name, digest, majority, before)
+                    sides = camps_of(group, at) if name is None else ()
+                    finding = self._odd(key, step, present, name, digest, majority, before, sides)
                     runs[str(name)] = {
                         "id": finding.finding_id, "last": step, "length": 1, "calm": 0,
                     }  # fmt: skip
@@ -321,18 +335,20 @@ class DistributedDesyncDetector(BaseDetector):
 
     def _odd(
         self, key: SeriesKey, step: int, present: list[ReplicaId], name: ReplicaId | None,
-        digest: int, majority: int, before: bool,
+        digest: int, majority: int, before: bool, sides: Sides,
     ) -> Finding:  # fmt: skip
         known = name is not None
-        who = f"replica {name}" if known else f"the replicas {present} (culprit unknown)"
         evidence = {
             "series": str(key), "quantity": key.name, "replicas": len(present),
             "digest": f"{digest:016x}", "majority": f"{majority:016x}", "steps": 1,
             "culprit_known": known, "agreed_before": before, "goes_on": True,
         }  # fmt: skip
+        message = f"{key} of replica {name} differs from the others' from step {step} on."
+        if not known:
+            evidence["sides"] = sides
+            message = f"{key} parts {told(sides)} from step {step} on; {NOBODY}."
         return Finding(
-            _mode_of(key), Severity.HIGH, 0.99, step, None, key.layer, name,
-            f"{key} of {who} differs from the others' from step {step} on.",
+            _mode_of(key), Severity.HIGH, 0.99, step, None, key.layer, name, message,
             evidence, f"{self.name}:{_place(key)}:{name if known else '?'}:{step}",
         )  # fmt: skip
 
@@ -347,9 +363,12 @@ class DistributedDesyncDetector(BaseDetector):
             more = {"outcome": Outcome.INSUFFICIENT, "reason": "replicas share too few steps"}
         layers = sum(key.startswith("param_digest|") for key in groups)
         found = _beside(state.findings.values(), layers)
-        return DetectionResult.of_findings(
+        result = DetectionResult.of_findings(
             self.failure_mode, self.name, _earliest_layers(found), **more
         )
+        # Of parameters that part nobody is to read that gradients did.
+        modes = [one.failure_mode for one in result.findings[:1]]
+        return replace(result, failure_mode=modes[0]) if modes else result
 
 
 def _known(usual: npt.NDArray[np.float64], memory: dict[str, Any]) -> list[float]:

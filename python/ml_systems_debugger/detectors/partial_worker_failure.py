@@ -27,7 +27,7 @@ from ..core import (
     detectors,
 )
 from ..core.sensitivity import COUNT, scales
-from ._collective_calls import follow_calls, not_joined
+from ._collective_calls import follow_calls, follow_parted, not_joined
 from ._lasting import TAIL, Lasting, Tail, keep_all
 from ._straggler_findings import ident
 from ._trail import evidence
@@ -79,7 +79,7 @@ class PartialWorkerFailureDetector(BaseDetector):
     more than half of three or more replicas stop at once, which is how logging is
     configured more often than a failure. Of collective calls (flight-recorder
     dumps, PyTorch), a replica is named that has not called what another has called
-    and waits in.
+    and waits in; not one whose own calls differ, of which `collective_fault` tells.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class PartialWorkerFailureDetector(BaseDetector):
                 "kept_steps": Column(np.int64, (TAIL,)),
             },
         )
-        state.memory.update(places={}, open={}, number={}, calls={})
+        state.memory.update(places={}, open={}, number={}, calls={}, parted={})
         return state
 
     def update(self, state: FoldState, chunk: SignalSet) -> Sequence[Event]:
@@ -144,6 +144,7 @@ class PartialWorkerFailureDetector(BaseDetector):
             known["rows"] += len(place.steps)
             known["step"] = int(place.steps[-1])
         follow_calls(state.memory["calls"], chunk)
+        follow_parted(state.memory["parted"], chunk)
         return state.take_events()
 
     # Who is there.
@@ -339,7 +340,7 @@ class PartialWorkerFailureDetector(BaseDetector):
                 length = self._length(state, run)
                 found[run["id"]] = self._finding(state, {**run, "length": length})
         findings = _together(_as_configured(found.values()))
-        findings += not_joined(calls, self.name)
+        findings += not_joined(calls, self.name, state.memory["parted"])
         return DetectionResult.of_findings(
             self.failure_mode, self.name, findings, judged=tuple(sorted(judged))
         )

@@ -51,7 +51,8 @@ def faults_of(dumps: Sequence[Dump], *, whole: bool) -> list[Fault]:
     In each group the first collective that is not done is looked at: later
     ones wait for it. A rank whose last collective lies before it did not
     join. Where all joined, the ranks whose device had not started it hold the
-    others up.
+    others up. What hangs at or behind a call that differs, and that is not done
+    everywhere, hangs for it: that is told once, as the difference.
 
     Parameters
     ----------
@@ -64,13 +65,24 @@ def faults_of(dumps: Sequence[Dump], *, whole: bool) -> list[Fault]:
     found: list[Fault] = []
     for group in dict.fromkeys(call.group for dump in dumps for call in dump.calls):
         members = group_members(dumps, group)
-        found += _mismatches(by_rank, group)
-        found += _unfinished(by_rank or {-1: dumps[0]}, group, members)
+        differs = _mismatches(by_rank, group)
+        hangs = _unfinished(by_rank or {-1: dumps[0]}, group, members)
+        stuck = [one.seq for one in differs if _undone(by_rank, group, one.seq)]
+        found += differs
+        found += [one for one in hangs if not stuck or one.seq < min(stuck)]
         absent = tuple(rank for rank in members if rank not in by_rank)
         if whole and absent:
             told = f"no dump of {_listed(absent)} of {_shown_group(dumps, group)}"
             found.append(Fault("no_dump", group, 0, "", told, absent))
     return found
+
+
+def _undone(by_rank: Mapping[int, Dump], group: str, seq: int) -> bool:
+    return any(
+        call.group == group and call.seq == seq and not call.p2p and not call.done
+        for dump in by_rank.values()
+        for call in dump.calls
+    )
 
 
 def _unfinished(by_rank: Mapping[int, Dump], group: str, members: tuple[int, ...]) -> list[Fault]:
