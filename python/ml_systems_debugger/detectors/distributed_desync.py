@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..core import (
     detectors,
 )
 from ..core.sensitivity import COUNT, DISTANCE, scales
+from ._desync_findings import beside, earliest_layers, mode_of, place_of
 from ._desync_rules import DESYNC
 from ._replicas import Group, deviations, groups_of, odd_digests, row_median
 from ._sides import NOBODY, Sides, camps_of, sides_of, told
@@ -138,7 +139,7 @@ class DistributedDesyncDetector(BaseDetector):
     def _memory(self, state: FoldState, key: SeriesKey) -> dict[str, Any]:
         groups: dict[str, Any] = state.memory["groups"]
         fresh: dict[str, Any] = {"seen": 0, "spread": None, "block": [], "runs": {}, "judged": 0}
-        found: dict[str, Any] = groups.setdefault(f"{key.name}|{_place(key)}", fresh)
+        found: dict[str, Any] = groups.setdefault(f"{key.name}|{place_of(key)}", fresh)
         if isinstance(found["block"], tuple):  # restored from bytes
             found["block"] = list(found["block"])
         return found
@@ -279,7 +280,7 @@ class DistributedDesyncDetector(BaseDetector):
         message += ", where they agreed before" if agreed else ", far beyond their usual spread"
         message += f"; {NOBODY}." if sides else "."
         return Finding(
-            _mode_of(key),
+            mode_of(key),
             Severity.HIGH if high else Severity.LOW if natural else Severity.MEDIUM,
             0.9 if high else 0.3 if natural else 0.6,
             run["onset"],
@@ -288,7 +289,7 @@ class DistributedDesyncDetector(BaseDetector):
             name if known else None,
             message,
             evidence,
-            f"{self.name}:{_place(key)}:{name if known else '?'}:{run['onset']}",
+            f"{self.name}:{place_of(key)}:{name if known else '?'}:{run['onset']}",
         )
 
     def _close(self, state: FoldState, run: dict[str, Any], step: int) -> None:
@@ -348,8 +349,8 @@ class DistributedDesyncDetector(BaseDetector):
             evidence["sides"] = sides
             message = f"{key} parts {told(sides)} from step {step} on; {NOBODY}."
         return Finding(
-            _mode_of(key), Severity.HIGH, 0.99, step, None, key.layer, name, message,
-            evidence, f"{self.name}:{_place(key)}:{name if known else '?'}:{step}",
+            mode_of(key), Severity.HIGH, 0.99, step, None, key.layer, name, message,
+            evidence, f"{self.name}:{place_of(key)}:{name if known else '?'}:{step}",
         )  # fmt: skip
 
     def conclude(self, state: Any) -> DetectionResult:
@@ -362,9 +363,9 @@ class DistributedDesyncDetector(BaseDetector):
         elif not judged:
             more = {"outcome": Outcome.INSUFFICIENT, "reason": "replicas share too few steps"}
         layers = sum(key.startswith("param_digest|") for key in groups)
-        found = _beside(state.findings.values(), layers)
+        found = beside(state.findings.values(), layers)
         result = DetectionResult.of_findings(
-            self.failure_mode, self.name, _earliest_layers(found), **more
+            self.failure_mode, self.name, earliest_layers(found), **more
         )
         # Of parameters that part nobody is to read that gradients did.
         modes = [one.failure_mode for one in result.findings[:1]]
@@ -384,38 +385,3 @@ def _known(usual: npt.NDArray[np.float64], memory: dict[str, Any]) -> list[float
             first.append(value)
         found.append(value)
     return found
-
-
-def _mode_of(key: SeriesKey) -> FailureMode:
-    """Return what has parted: parameters where the quantity is theirs, else gradients."""
-    parameters = key.name.startswith("param_")
-    return FailureMode.PARAMETER_DESYNC if parameters else FailureMode.GRADIENT_DESYNC
-
-
-def _place(key: SeriesKey) -> str:
-    """Return the group in words that no other has; `str` leaves the usual split out."""
-    return f"{key} (train)" if key.split == "train" else str(key)
-
-
-def _beside(findings: Iterable[Finding], layers: int) -> Iterator[Finding]:
-    """Yield the findings; a parameter that parts alone, of three or more, is told so.
-
-    A missed update parts all parameters at once, a flipped bit one.
-    """
-    held = list(findings)
-    for one in held:
-        if one.evidence["quantity"] != "param_digest" or layers < 3:
-            yield one
-            continue
-        with_it = sum(
-            other.evidence["quantity"] == "param_digest"
-            and (other.onset_step, other.replica_id) == (one.onset_step, one.replica_id)
-            for other in held
-        )
-        more = {"layers": layers, "alone": with_it == 1}
-        yield replace(one, evidence={**one.evidence, **more})
-
-
-def _earliest_layers(findings: Any) -> Iterator[Finding]:
-    """Yield the findings; what shows in several layers at one step is led by the first of them."""
-    yield from sorted(findings, key=lambda f: (f.onset_step or 0, f.layer or "", f.finding_id))
