@@ -1,6 +1,7 @@
 """Small real training programs, each with one planted fault, and the same without it.
 
 python tests/monitoring/live_programs.py [--seeds 5]    prints the table of benchmarks/README.md
+python tests/monitoring/live_programs.py --onsets       faults at other steps, healthy runs of 600
 """
 
 from __future__ import annotations
@@ -478,15 +479,36 @@ def _row(kind: type[Program], seeds: int, **options: Any) -> str:
     )
 
 
+def _onsets() -> None:
+    """Print how long each lasting fault takes where it begins elsewhere in a block of steps."""
+    print("| fault | steps until told, onsets 48, 51, ... 78, each its own seed |\n|---|---|")
+    for kind in PROGRAMS:
+        if kind.producer:
+            continue
+        delays = []
+        for onset in range(48, 80, 3):
+            moved = type(kind.__name__, (kind,), {"onset": onset, "steps": onset + 60})
+            when = run(moved, onset, True).first(kind.modes, onset)
+            delays.append("never" if when is None else str(when - onset))
+        print(f"| {kind.__name__} | {', '.join(delays)} |")
+    long = [type(kind.__name__, (kind,), {"steps": 600}) for kind in PROGRAMS]
+    alarmed = sum(bool(run(kind, seed, False).alarms()) for kind in long for seed in (11, 12))
+    print(f"\nHealthy runs of 600 steps with a high alarm: {alarmed} of {2 * len(long)}.")
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--onsets", action="store_true")
     parser.add_argument("--every", type=int, default=16)
     parser.add_argument("--update-every", type=int, default=10)
     given = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     torch.set_num_threads(1)
+    if given.onsets:
+        _onsets()
+        return
     print(
         "| fault | found, in steps | producer named | cause named | healthy twin: alarms at high |"
     )
