@@ -94,3 +94,22 @@ def test_few_values_are_insufficient():
 def test_parameters_are_checked(name):
     with pytest.raises(ConfigurationError, match=name):
         GradientVanishingDetector(**{name: 0.9})
+
+
+@pytest.mark.parametrize("zeros", [15, 16, 17])
+def test_sixteen_exact_zeros_are_enough_in_a_short_run(zeros):
+    values = norms()[: 60 + zeros]
+    values[60:] = 0.0
+    stuck = one(np.full(len(values), 2.3) + 0.01 * norms(3)[: len(values)], "loss")
+    found = DETECTOR.detect(
+        SignalSet([one(values, layer="fc"), one(norms()[: len(values)]), stuck])
+    )
+    assert found.detected is (zeros >= 16)
+    if found.detected:
+        assert (found.layer, found.onset_step) == ("fc", 60)
+
+
+def test_sixteen_zeros_of_a_long_run_are_too_few():
+    values = norms()
+    values[584:] = 0.0
+    assert not DETECTOR.detect(SignalSet([one(values, layer="fc"), one(norms()), STUCK])).detected

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from ml_systems_debugger import Monitor  # noqa: E402 - needs torch
-from ml_systems_debugger.monitoring._standing import Standing  # noqa: E402 - likewise
+from ml_systems_debugger.monitoring._standing import Standing, Starved  # noqa: E402 - likewise
 
 
 class Run:
@@ -101,3 +101,24 @@ def test_the_monitor_names_a_parameter_that_was_replaced() -> None:
     assert [(str(f.failure_mode), f.layer) for f in found] == [("frozen_parameters", "0.weight")]
     assert found[0].evidence["gradient"] is True
     assert step - 50 <= 20
+
+
+def looks(gradients: list[list[float]], there: list[bool] | None = None) -> list[int]:
+    starved = Starved()
+    present = np.array([True] * len(gradients[0]) if there is None else there)
+    return [
+        step for step, norms in enumerate(gradients, 1)
+        if starved.now(np.array(norms), present, step)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("begin", range(30, 35))
+def test_a_gradient_that_became_zero_is_judged_once_and_soon(begin: int) -> None:
+    (told,) = looks([[1.0, float(step < begin)] for step in range(1, 200)])
+    assert 15 <= told - begin <= 19
+
+
+def test_gradients_that_never_were_or_are_not_there_are_not_judged_for_that() -> None:
+    assert looks([[1.0, 0.0]] * 100) == []
+    assert looks([[1.0, float(step < 30)] for step in range(100)], [True, False]) == []
+    assert looks([[1.0, float(step % 3)] for step in range(100)]) == []

@@ -32,6 +32,7 @@ __all__ = ["GradientVanishingDetector"]
 _NORMS = ("grad_norm", "gradient")
 _EARLY = math.log2(100.0)  # while fewer than 8 values are known, only a hundredfold change counts
 _STARVED = 1.5  # power of `layer_ratio` at which a falling loss excuses nothing
+_ZEROS = 16  # in a row
 _LAYERS = 3  # fewer have no usual norm
 
 
@@ -78,7 +79,8 @@ class GradientVanishingDetector(TrailDetector):
     learnt : float
         Part of its start that the loss must have lost to count as converging.
     persistence : float
-        Part of the run for which it must last (at least `min_points` values).
+        Part of the run for which it must last (at least `min_points` values; 16 of exact
+        zeros).
     min_points : int
         Values of a series below which nothing is judged.
 
@@ -121,6 +123,11 @@ class GradientVanishingDetector(TrailDetector):
         check_fraction(learnt=self.learnt, persistence=self.persistence)
         check_count(8, min_points=self.min_points)
 
+    @property
+    def _gone(self) -> int:
+        """Zeros in a row that are judged."""
+        return min(self.min_points, _ZEROS)
+
     @cached_property
     def _settings(self) -> Floats:
         return settings(
@@ -158,9 +165,12 @@ class GradientVanishingDetector(TrailDetector):
             zeros,
             trail.excursion if trail[Field.BASE_LEVEL] < line else 0,
         )
-        if length < max(self.min_points, self.persistence * trail.count):
+        # Exact zeros after values that were none are no matter of noise: an excursion that has
+        # triggered (16 values) is long enough.
+        asked_for = self._gone if zeros >= self._gone else self.min_points
+        if length < max(asked_for, self.persistence * trail.count):
             return None
-        if zeros >= self.min_points:
+        if zeros >= self._gone:
             step = trail.step(Field.ZERO_STEP)
             onset = Onset(step, step, step)
         else:
@@ -190,7 +200,7 @@ class GradientVanishingDetector(TrailDetector):
         if has_norm(key, followed):
             return None
         losses = losses_of(key, followed, self.min_points)
-        zeros = verdict.evidence.get("zeros", 0) >= self.min_points
+        zeros = verdict.evidence.get("zeros", 0) >= self._gone
         if not losses:
             certain = zeros and key.layer is None
             return replace(verdict, severity=Severity.HIGH, confidence=0.8) if certain else verdict

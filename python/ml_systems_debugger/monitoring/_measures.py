@@ -61,6 +61,11 @@ class Gradients:
         return self._norms
 
     @property
+    def there(self) -> npt.NDArray[np.bool_]:
+        """Which of them had a gradient, [tensors]."""
+        return self._there
+
+    @property
     def any(self) -> bool:
         """Whether there was a gradient at all."""
         return bool(self._there.any())

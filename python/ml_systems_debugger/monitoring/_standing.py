@@ -10,16 +10,42 @@ import numpy.typing as npt
 
 from ..kernels.live import live_norms
 
-__all__ = ["Standing"]
+__all__ = ["Standing", "Starved"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 _LOOKS = 5  # steps between two looks at the windows
 _WINDOW = 16  # elements
+_STARVED = 4  # looks at a gradient of zero
 _NEEDED = 8  # exact measurements without movement: what frozen_parameters asks for
 _RATE = 1e-5  # movement a step: below, float32 may round updates away without any fault
 _FIRST_WAIT, _LONGEST_WAIT = 32, 4096  # steps for which a tensor that moved after all is let alone
+
+
+class Starved:
+    """Says when the gradient of a parameter has been exactly zero for 16 steps, to be judged then.
+
+    Looks every five steps at norms that are measured anyway. It decides nothing:
+    what `gradient_vanishing` finds does not depend on it.
+    """
+
+    def __init__(self) -> None:
+        self._had: Bools = np.zeros(0, np.bool_)
+        self._looks: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def now(self, gradients: Floats, there: Bools, step: int) -> bool:
+        """Take the norms [tensors] of a step, and which were there; return whether to judge now."""
+        if step % _LOOKS:
+            return False
+        if len(self._had) != len(gradients):
+            self._had = np.zeros(len(gradients), np.bool_)
+            self._looks = np.zeros(len(gradients), np.int64)
+        zero = there & (gradients == 0)
+        self._looks = np.where(zero & self._had, self._looks + 1, 0)
+        self._had |= there & ~zero
+        # The first of four looks saw one zero, the last at least sixteen in a row.
+        return bool((self._looks == _STARVED).any())
 
 
 class Standing:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ._measures import Gradients, MakeKey, Parameters
 from ._probe import Probe
-from ._standing import Standing
+from ._standing import Standing, Starved
 from ._steps import StepBuffer
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class TorchModel(Probe):
         self._monitor = monitor
         self._skip = skip_nonfinite
         self._gradients, self._moved = Gradients(), Parameters()
-        self._standing = Standing()
+        self._standing, self._starved = Standing(), Starved()
         self._measured = False
         self._looks = self._chances = 0
         self._skipped = 0.0
@@ -75,6 +75,7 @@ class TorchModel(Probe):
             return False
         self._gradients.put(buffer, key)
         now, at = self._gradients.bad, self._chances
+        now |= self._starved.now(self._gradients.norms, self._gradients.there, at)
         seems = self._standing.seems(self._parameters, self._gradients.norms, at, self._replaced)
         if at > self._looks or seems:
             self._moved.measure(buffer, key, self._names, self._parameters)
