@@ -188,6 +188,32 @@ def test_many_layers_are_one_piece_of_evidence() -> None:
     assert [h.confidence for h in many] == pytest.approx([h.confidence for h in one])
 
 
+def test_what_many_layers_say_is_told_once() -> None:
+    layers = [
+        found("exploding_gradients", 100, layer=f"l{at}", evidence={**JUMP, "ratio": 10.0 + at})
+        for at in range(6)
+    ]
+    for cause in ENGINE.attribute(results(*layers)):
+        told_of = [text for text in cause.evidence_for if "exploding_gradients at 100" in text]
+        assert len(told_of) == 1
+        assert told_of[0].endswith(", and 5 more findings of this kind")
+        assert len(set(cause.evidence_against)) == len(cause.evidence_against)
+
+
+def test_pieces_of_advice_ask_for_different_things() -> None:
+    rules = [
+        AttributionRule(
+            f"TST{at}", "nan_detected", "corrupted_batch", 0.9 - 0.1 * at, "A bad batch.",
+            remediation=(f"Look at the batch of step {at}.", f"{word} it out."),
+        )
+        for at, word in enumerate(("Leave", "Filter"))
+    ]  # fmt: skip
+    (cause, *_) = AttributionEngine(rules).attribute(results(found("nan_detected")))
+    assert cause.remediation_hints[1:] == (
+        "Look at the batch of step 0.", "Leave it out.", "Filter it out.",
+    )  # fmt: skip
+
+
 def test_the_worst_of_many_is_heard_however_late() -> None:
     findings = [found("loss_spike", at, severity=Severity.LOW) for at in range(50)]
     findings.append(found("loss_spike", 60, severity=Severity.CRITICAL))

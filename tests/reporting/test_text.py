@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,29 @@ def test_ten_findings_are_shown_a_thousand_are_folded() -> None:
     assert len(text.splitlines()) < 100
     assert len(many.to_markdown()) < 65_536, "fits into a comment"
     assert len(many.to_dict()["detections"][0]["findings"]) == 1000
+
+
+def test_further_findings_of_a_detector_take_a_line() -> None:
+    text = str(report_of(finding(12), finding(30, layer="fc2")))
+    assert text.count("evidence") == 1
+    assert "also      step 30, layer fc2: norm left at 30 (90% sure)" in text
+
+
+def test_what_is_short_of_certain_is_not_rounded_to_it() -> None:
+    sure = replace(finding(), confidence=0.9999)
+    for form in ("text", "markdown"):
+        assert "100%" not in Reporter(form).render(report_of(sure))
+    assert "(>99% sure)" in str(report_of(sure))
+    assert "(100% sure)" in str(report_of(replace(sure, confidence=1.0)))
+    assert "(0% sure)" in str(report_of(replace(sure, confidence=0.0)))
+    assert "(<1% sure)" in str(report_of(replace(sure, confidence=0.001)))
+
+
+def test_many_checks_that_do_not_apply_are_named_alone() -> None:
+    skipped = [SkippedDetector(f"check_{at}", "no such series") for at in range(9)]
+    text = str(DebugReport(0.0, skipped=skipped))
+    assert "check_8 (what each reads" in " ".join(text.split())
+    assert "no such series" not in text
 
 
 def test_many_detectors_show_their_worst() -> None:

@@ -68,14 +68,22 @@ class Case:
 
     def evidence_for(self) -> list[str]:
         """Return the findings, each with the rules that read it, then what else speaks for it."""
-        texts: list[str] = []
+        alike: dict[tuple[str, str], list[Link]] = {}
         for finding in self.findings:
             own = [link for link in self.links if link.finding is finding]
             codes = ", ".join(dict.fromkeys(link.rule.code for link in own))
-            texts.append(f"{_shown(finding)} [{codes}]")
-            for link in own:
-                conditions = (*link.rule.when, *(c for c, _ in link.spoke_for))
-                texts += [_said(c, link.facts) for c in conditions if c.says]
+            alike.setdefault((word(finding.failure_mode), codes), []).extend(own)
+        texts: list[str] = []
+        said: dict[tuple[str, str, str], str] = {}
+        for (_, codes), links in alike.items():
+            # The same rules on many layers are one piece of evidence (`_case`): the first is told.
+            more = len({id(link.finding) for link in links}) - 1
+            texts.append(f"{_shown(links[0].finding)} [{codes}]{_and_more(more)}")
+            for link in links:
+                for condition in (*link.rule.when, *(c for c, _ in link.spoke_for)):
+                    if condition.says and _same(condition) not in said:
+                        said[_same(condition)] = _said(condition, link.facts)
+                        texts.append(said[_same(condition)])
         return texts
 
 
@@ -140,7 +148,7 @@ def _case(found: Sequence[Link]) -> Case:
     links = tuple(sorted(found, key=lambda link: -link.strength))
     pieces: dict[object, float] = {}
     against: dict[object, float] = {}
-    texts: dict[str, None] = {}
+    texts: dict[object, str] = {}
     for link in links:
         base = ("rule", link.rule.code)
         pieces[base] = max(pieces.get(base, 0.0), link.rule.strength * link.weight)
@@ -150,7 +158,7 @@ def _case(found: Sequence[Link]) -> Case:
         for condition, factor in link.spoke_against:
             said = _same(condition)
             against[said] = min(against.get(said, 1.0), factor)
-            texts[_said(condition, link.facts)] = None
+            texts.setdefault(said, _said(condition, link.facts))
     missing, odds = 1.0, 1.0
     for strength in pieces.values():
         missing *= 1.0 - strength
@@ -161,13 +169,19 @@ def _case(found: Sequence[Link]) -> Case:
     findings = tuple({id(link.finding): link.finding for link in found}.values())
     return Case(
         links[0].rule.cause, links, findings, probability / (1.0 - probability) * odds,
-        tuple(texts),
+        tuple(dict.fromkeys(texts.values())),
     )  # fmt: skip
 
 
 def _shown(finding: Finding) -> str:
     mode, step = word(finding.failure_mode).replace("_", " "), finding.onset_step
     return finding.message or (mode if step is None else f"{mode} at step {step}")
+
+
+def _and_more(count: int) -> str:
+    if not count:
+        return ""
+    return f", and {count} more finding{'s' if count > 1 else ''} of this kind"
 
 
 def _same(condition: Condition) -> tuple[str, str, str]:

@@ -31,6 +31,7 @@ _MOST = 5  # hypotheses of one story; further ones are noise to a reader
 _LEAST = 0.02  # confidence under which a cause is not worth a line
 _HINTS = 4
 _TEXTS = 8
+_OPENING = 3  # words in which two pieces of advice are the same
 
 
 class AttributionEngine:
@@ -172,7 +173,7 @@ class AttributionEngine:
             hypothesis=case.sentence() or _default_sentence(case),
             confidence=self._calibrated(share),
             supporting_detections=case.findings,
-            remediation_hints=_unique(hints, _HINTS) or generic_hint(case.cause),
+            remediation_hints=_apart(hints, _HINTS) or generic_hint(case.cause),
             severity=max(finding.severity for finding in case.findings),
             cause=case.cause,
             evidence_for=_unique(case.evidence_for(), _TEXTS),
@@ -239,3 +240,15 @@ def _default_sentence(case: Case) -> str:
 
 def _unique(texts: Iterable[str], most: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))[:most]
+
+
+def _apart(hints: Iterable[str], most: int) -> tuple[str, ...]:
+    """Return advice that asks for different things.
+
+    Rules that read the same fault from several quantities each have their advice for it, which
+    opens in the same words; that of the strongest rule comes first and is kept.
+    """
+    kept: dict[tuple[str, ...], str] = {}
+    for hint in hints:
+        kept.setdefault(tuple(hint.lower().split()[:_OPENING]), hint)
+    return tuple(kept.values())[:most]

@@ -16,12 +16,14 @@ from ..core import (
 )
 
 __all__ = [
-    "Shown", "against_of", "by_story", "evidence_pairs", "first_line", "is_troubled", "place_of",
-    "printable", "reached_of", "rule_of", "shortened", "shown_findings", "span_of", "window_of",
+    "Shown", "against_of", "by_story", "evidence_pairs", "first_line", "is_troubled", "percent",
+    "place_of", "printable", "reached_of", "rule_of", "shortened", "shown_findings", "skipped_of",
+    "span_of", "window_of",
 ]  # fmt: skip
 
 _EACH = 10  # findings of one detector that are written out; the rest is counted
 _ALL = 30  # of all detectors together; beyond it, each shows its worst alone
+_REASONS = 3  # checks that do not apply whose reasons are told
 _LONG = 60  # characters of one value of evidence
 
 # Keys of evidence that have a line of their own.
@@ -44,6 +46,15 @@ def shortened(text: str, most: int) -> str:
 def first_line(text: str) -> str:
     """Return the first line, printable."""
     return printable(text.splitlines()[0]) if text.strip() else "(no text)"
+
+
+def percent(confidence: float) -> str:
+    """Return a confidence in whole percent; what is short of certain is not rounded to it."""
+    if 0.995 <= confidence < 1.0:
+        return ">99%"
+    if 0.0 < confidence < 0.005:
+        return "<1%"
+    return f"{confidence:.0%}"
 
 
 def place_of(
@@ -148,6 +159,14 @@ def _rest(findings: Sequence[Finding]) -> str:
         many = f"steps {min(steps)} to {max(steps)}"
         text += f", from {f'step {steps[0]}' if min(steps) == max(steps) else many}"
     return text
+
+
+def skipped_of(report: DebugReport) -> str:
+    """Return which checks did not apply; of a few also why, of many where to look that up."""
+    if len(report.skipped) <= _REASONS:
+        return "; ".join(f"{s.detector} ({s.reason})" for s in report.skipped)
+    names = ", ".join(s.detector for s in report.skipped)
+    return f"{names} (what each reads: mlsd detectors; why it was left out: --format json)"
 
 
 def by_story(

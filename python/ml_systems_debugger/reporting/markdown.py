@@ -11,10 +11,12 @@ from ._words import (
     by_story,
     evidence_pairs,
     first_line,
+    percent,
     printable,
     rule_of,
     shortened,
     shown_findings,
+    skipped_of,
     span_of,
     window_of,
 )
@@ -61,7 +63,7 @@ def _findings(report: DebugReport) -> list[str]:
         for finding in shown.findings:
             cells = (
                 finding.severity.value, word(finding.failure_mode), span_of(finding) or "-",
-                f"{finding.confidence:.0%}", finding.message or "-",
+                percent(finding.confidence), finding.message or "-",
             )  # fmt: skip
             lines.append("| " + " | ".join(escaped(cell) for cell in cells) + " |")
             details += _details(finding, shown.result.detector_name)
@@ -103,7 +105,7 @@ def _causes(report: DebugReport) -> list[str]:
 def _cause(at: int, hypothesis: AttributionHypothesis) -> list[str]:
     cause = escaped(word(hypothesis.cause))
     return [
-        f"{at}. **{cause}** ({hypothesis.confidence:.0%}): {escaped(hypothesis.hypothesis)}",
+        f"{at}. **{cause}** ({percent(hypothesis.confidence)}): {escaped(hypothesis.hypothesis)}",
         *(f"   - for: {escaped(text)}" for text in hypothesis.evidence_for),
         *(f"   - against: {escaped(text)}" for text in hypothesis.evidence_against),
         *(f"   - ruled out: {escaped(text)}" for text in hypothesis.ruled_out),
@@ -124,6 +126,5 @@ def _not_checked(report: DebugReport) -> list[str]:
             lines.append(f"- and {len(report.unread) - _NOTES} more")
         lines.append("")
     if report.skipped:
-        skipped = "; ".join(f"{s.detector} ({s.reason})" for s in report.skipped)
-        lines += [f"Not applicable: {escaped(skipped, 4000)}", ""]
+        lines += [f"Not applicable: {escaped(skipped_of(report), 4000)}", ""]
     return lines

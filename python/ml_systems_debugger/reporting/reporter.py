@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..core import ConfigurationError, DebugReport, Severity, reporters, word
 from ._verdicts import VerdictReporter
-from ._words import is_troubled, place_of, printable, reached_of
+from ._words import is_troubled, percent, place_of, printable, reached_of
 from .json import many_as_json
 from .markdown import escaped
 from .text import STATUS_STYLES, console_text, text_of, write_report
@@ -121,7 +121,7 @@ def _row(path: str, report: DebugReport) -> tuple[str, str, str, str, str]:
         str(report.status),
         reached_of(report),
         where or "-",
-        "-" if cause is None else f"{word(cause.cause)} ({cause.confidence:.0%})",
+        "-" if cause is None else f"{word(cause.cause)} ({percent(cause.confidence)})",
     )
 
 

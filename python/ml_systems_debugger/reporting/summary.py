@@ -12,7 +12,7 @@ from ..core import (
     SkippedDetector,
     word,
 )
-from ._words import place_of
+from ._words import percent, place_of
 
 __all__ = ["summary_text"]
 
@@ -63,7 +63,7 @@ def _failed(
     text += "."
     cause = _cause_of(first, attributions)
     if cause is not None:
-        text += f" Most likely cause: {_plain(word(cause.cause))} ({cause.confidence:.0%})."
+        text += f" Most likely cause: {_plain(word(cause.cause))} ({percent(cause.confidence)})."
     return text
 
 

@@ -27,9 +27,11 @@ from ._words import (
     by_story,
     evidence_pairs,
     first_line,
+    percent,
     printable,
     rule_of,
     shown_findings,
+    skipped_of,
     span_of,
     window_of,
 )
@@ -99,12 +101,12 @@ def write_report(console: Console, report: DebugReport) -> None:
     head = Text(report.status.value.replace("_", " ").upper(), STATUS_STYLES[report.status])
     console.print(Text.assemble(head, "  ", printable(report.summary)))
     for shown in shown_findings(report):
-        for finding in shown.findings:
-            _write_finding(console, finding, shown.result)
+        worst, *others = shown.findings
+        _write_finding(console, worst, shown.result)
+        for finding in others:
+            _labelled(console, "also", _in_a_line(finding, worst))
         if shown.rest:
-            rest = f"{shown.rest} ({word(shown.result.failure_mode)})"
-            console.print()
-            _indented(console, rest, _INDENT, "dim")
+            _labelled(console, "also", shown.rest)
     stories = by_story(report.attributions)
     for story, causes in stories:
         console.print()
@@ -118,8 +120,7 @@ def write_report(console: Console, report: DebugReport) -> None:
     _write_unread(console, report)
     if report.skipped:
         console.print()
-        skipped = "; ".join(f"{s.detector} ({s.reason})" for s in report.skipped)
-        console.print(Text(f"Not applicable: {printable(skipped)}", "dim"))
+        console.print(Text(f"Not applicable: {printable(skipped_of(report))}", "dim"))
 
 
 def _write_finding(console: Console, finding: Finding, result: DetectionResult) -> None:
@@ -129,7 +130,7 @@ def _write_finding(console: Console, finding: Finding, result: DetectionResult) 
     line.append(printable(word(finding.failure_mode)), "bold")
     if where := span_of(finding):
         line.append(f"  {where}")
-    line.append(f"  ({finding.confidence:.0%} sure)", "dim")
+    line.append(f"  ({percent(finding.confidence)} sure)", "dim")
     console.print(line)
     _indented(console, printable(finding.message), _INDENT)
     pairs = "  ".join(f"{name}={value}" for name, value in evidence_pairs(finding.evidence))
@@ -141,6 +142,15 @@ def _write_finding(console: Console, finding: Finding, result: DetectionResult) 
     _labelled(console, "rule", f"{rule} of {source}" if rule and source else rule or source)
 
 
+def _in_a_line(finding: Finding, worst: Finding) -> str:
+    """Return a further finding of the same detector: what differs from its worst one."""
+    level = "" if finding.severity is worst.severity else f"{finding.severity.value}, "
+    where = span_of(finding)
+    message = printable(finding.message)
+    told = f"{where}: {message}" if where and message else where or message
+    return f"{told} ({level}{percent(finding.confidence)} sure)"
+
+
 def _labelled(console: Console, label: str, text: str) -> None:
     if text:
         body = _wrapped(console, text, _INDENT + _LABEL, _LABEL)
@@ -149,7 +159,7 @@ def _labelled(console: Console, label: str, text: str) -> None:
 
 def _write_cause(console: Console, hypothesis: AttributionHypothesis) -> None:
     name = printable(word(hypothesis.cause))
-    console.print(Text.assemble((f"  {hypothesis.confidence:>4.0%}  {name}", "bold")))
+    console.print(Text.assemble((f"  {percent(hypothesis.confidence):>4}  {name}", "bold")))
     _indented(console, printable(hypothesis.hypothesis), 8)
     for mark, texts, style in (
         ("+", hypothesis.evidence_for, "green"),
