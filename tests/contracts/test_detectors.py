@@ -99,6 +99,19 @@ def test_batch_equals_stream(cls: type[BaseDetector], run: SignalSet, at: list[i
 
 @each
 @thorough
+@given(histories())
+def test_an_onset_lies_within_its_window(cls: type[BaseDetector], run: SignalSet) -> None:
+    for finding in cls().detect(run).findings:
+        low, high = (finding.evidence.get(f"onset_{end}") for end in ("low", "high"))
+        if low is None and high is None:
+            continue
+        assert [type(low), type(high)] == [int, int], finding
+        assert finding.onset_step is not None
+        assert low <= finding.onset_step <= high, finding
+
+
+@each
+@thorough
 @given(histories(), cuts())
 def test_tables_say_what_their_series_say(
     cls: type[BaseDetector], run: SignalSet, at: list[int]

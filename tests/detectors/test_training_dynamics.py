@@ -106,6 +106,7 @@ def test_learning_by_heart_is_found_at_the_best_evaluation() -> None:
     assert found.severity is Severity.HIGH
     assert found.onset_step == 350
     assert found.evidence["training_fell"]
+    assert (found.evidence["onset_low"], found.evidence["onset_high"]) == (300, 400)
 
 
 def test_divergence_is_no_overfitting() -> None:

@@ -44,6 +44,7 @@ _MUCH = 0.05  # noise of an accuracy beyond which it is none
 _LEARNT, _FEW_CLASSES = 0.3, 0.2  # part of its start that a loss has lost; chance of five classes
 _RESUMED = 0.1  # of the steps seen: a history that begins later begins in the middle
 _FEW = 5
+_WITNESS = 10  # values of a training loss from which it can say that something was learnt
 
 
 @detectors.register("loss_plateau")
@@ -168,7 +169,7 @@ class LossPlateauDetector(TrailDetector):
                 return replace(verdict, confidence=0.97)
             skilled = last > 2 * chance
         else:
-            losses = losses_of(key, followed, self.min_loss_points)
+            losses = losses_of(key, followed, _WITNESS)
             learnt = max((progress(loss) for loss in losses), default=0.0)
             skilled = learnt > _LEARNT and last > _FEW_CLASSES
         if skilled and not constant:

@@ -162,8 +162,8 @@ class OverfittingDetector(TrailDetector):
         part = rise / abs(best) if best else float("inf")
         # Learning by heart takes time; what happens between two evaluations is something else.
         sudden = bool(np.diff(values[at:]).max() > 0.7 * rise)
-        high = part >= self.high_gap and not sudden
-        severity = Severity.HIGH if high else Severity.MEDIUM
+        severe = part >= self.high_gap and not sudden
+        severity = Severity.HIGH if severe else Severity.MEDIUM
         return Verdict(
             severity,
             sureness(rise / least),
