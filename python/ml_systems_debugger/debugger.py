@@ -30,6 +30,7 @@ from .core import (
     freeze,
     register_failure_mode,
 )
+from .core.curve import curves_of
 from .ingestion import open_source
 from .reporting import Reporter, ReportFormat, summary_text
 
@@ -202,10 +203,13 @@ class MLSystemsDebugger:
             detections=detections,
             attributions=attributions,
             summary=summary_text(detections, attributions, skipped, unread),
-            metadata={**_described(signals), **signals.metadata, **history},
+            metadata={
+                **_described(signals), **signals.metadata, **history,
+                "curves": [one.to_dict() for one in curves_of(signals, detections)],
+            },
             skipped=skipped,
             unread=unread,
-        )
+        )  # fmt: skip
 
     def generate_report(
         self,

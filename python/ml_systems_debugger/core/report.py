@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from .curve import Curve
 from .frozen import FrozenDict, freeze_evidence, numbers_back, to_jsonable
 from .results import AttributionHypothesis, DetectionResult, Outcome, texts
 from .verdict import Verdict
@@ -110,6 +111,11 @@ class DebugReport:
         """The detectors that raised instead of judging."""
         return tuple(d for d in self.detections if d.outcome is Outcome.FAILED)
 
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """What is worth a look, small enough to be drawn; empty where no series were at hand."""
+        return tuple(Curve.from_dict(one) for one in self.metadata.get("curves", ()))
+
     def __hash__(self) -> int:
         return hash((self.timestamp, self.status, self.detections))
 
@@ -174,6 +180,10 @@ class DebugReport:
     def to_markdown(self) -> str:
         """Return the report as Markdown."""
         return _rendered(self, "markdown")
+
+    def to_html(self) -> str:
+        """Return the report as one HTML file, with its curves."""
+        return _rendered(self, "html")
 
     def __str__(self) -> str:
         return _rendered(self, "text")

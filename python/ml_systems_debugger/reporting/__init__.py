@@ -1,7 +1,8 @@
-"""Reports as text, JSON, Markdown, SARIF, JUnit XML, CI annotations; no computation."""
+"""Reports as text, JSON, Markdown, HTML, SARIF, JUnit XML, CI annotations; no computation."""
 
 from ._verdicts import VerdictReporter
 from .github import GithubReporter
+from .html import HTMLReporter
 from .json import JsonReporter, json_schema, overall_status
 from .junit import JUnitReporter
 from .markdown import MarkdownReporter
@@ -12,6 +13,7 @@ from .text import TextReporter
 
 __all__ = [
     "GithubReporter",
+    "HTMLReporter",
     "JUnitReporter",
     "JsonReporter",
     "MarkdownReporter",

@@ -12,6 +12,7 @@ from rich.text import Text
 from ..core import ConfigurationError, DebugReport, Severity, reporters, word
 from ._verdicts import VerdictReporter
 from ._words import is_troubled, percent, place_of, printable, reached_of
+from .html import many_as_html
 from .json import many_as_json
 from .markdown import escaped
 from .text import STATUS_STYLES, console_text, text_of, write_report
@@ -28,6 +29,7 @@ class ReportFormat(str, Enum):
     SARIF = "sarif"
     JUNIT = "junit"
     GITHUB = "github"
+    HTML = "html"
 
     def __str__(self) -> str:
         return self.value
@@ -91,6 +93,8 @@ def render_many(
     name = _known(format)
     if name == ReportFormat.JSON.value:
         return many_as_json(reports)
+    if name == ReportFormat.HTML.value:
+        return many_as_html(reports)
     if name == ReportFormat.MARKDOWN.value:
         return _many_as_markdown(reports)
     if name == ReportFormat.TEXT.value:

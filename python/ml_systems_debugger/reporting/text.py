@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.padding import Padding
@@ -21,6 +22,8 @@ from ..core import (
     reporters,
     word,
 )
+from ..core.curve import Curve
+from ._curves import curve_named, sparkline
 from ._notes import notes_of
 from ._words import (
     against_of,
@@ -55,6 +58,7 @@ _INDENT = 9
 _LABEL = 10
 _TAIL = 6  # lines of a traceback
 _NOTES = 10
+_SPARK = 60  # columns of a curve
 
 
 @reporters.register("text")
@@ -102,7 +106,7 @@ def write_report(console: Console, report: DebugReport) -> None:
     console.print(Text.assemble(head, "  ", printable(report.summary)))
     for shown in shown_findings(report):
         worst, *others = shown.findings
-        _write_finding(console, worst, shown.result)
+        _write_finding(console, worst, shown.result, report.curves)
         for finding in others:
             _labelled(console, "also", _in_a_line(finding, worst))
         if shown.rest:
@@ -123,7 +127,9 @@ def write_report(console: Console, report: DebugReport) -> None:
         console.print(Text(f"Not applicable: {printable(skipped_of(report))}", "dim"))
 
 
-def _write_finding(console: Console, finding: Finding, result: DetectionResult) -> None:
+def _write_finding(
+    console: Console, finding: Finding, result: DetectionResult, curves: Sequence[Curve]
+) -> None:
     style = STYLES[finding.severity]
     console.print()
     line = Text.assemble((f"{finding.severity.value:<{_INDENT}}", style))
@@ -133,6 +139,9 @@ def _write_finding(console: Console, finding: Finding, result: DetectionResult) 
     line.append(f"  ({percent(finding.confidence)} sure)", "dim")
     console.print(line)
     _indented(console, printable(finding.message), _INDENT)
+    if (curve := curve_named(curves, finding.evidence.get("series"))) is not None:
+        columns = min(_SPARK, console.width - _INDENT - _LABEL)
+        _labelled(console, "curve", sparkline(curve, columns))
     pairs = "  ".join(f"{name}={value}" for name, value in evidence_pairs(finding.evidence))
     _labelled(console, "evidence", pairs)
     _labelled(console, "window", window_of(finding))
