@@ -109,6 +109,20 @@ def test_learning_by_heart_is_found_at_the_best_evaluation() -> None:
     assert (found.evidence["onset_low"], found.evidence["onset_high"]) == (300, 400)
 
 
+@pytest.mark.parametrize(("falls", "severity"), [(0.0, "medium"), (0.1, "high")])
+@pytest.mark.parametrize("scale", [1, 100])
+def test_an_accuracy_that_holds_speaks_against_it(falls: float, severity: str, scale: int) -> None:
+    val = np.concatenate([np.linspace(2, 0.8, 8), np.linspace(0.85, 1.6, 10)])
+    accuracy = np.concatenate([np.linspace(0.5, 0.92, 8), np.linspace(0.92, 0.92 - falls, 10)])
+    accuracy = scale * (accuracy + 0.002 * noise(1, 18))
+    found = OverfittingDetector().detect(
+        run(loss=falling(3, 900), val_loss=held_out(val), val_accuracy=held_out(accuracy))
+    )
+    assert str(found.severity) == severity
+    assert ("against" in found.evidence) == (severity == "medium")
+    assert found.judged == ("loss",)
+
+
 def test_divergence_is_no_overfitting() -> None:
     loss = falling(4, 900)
     loss[450:] *= 4

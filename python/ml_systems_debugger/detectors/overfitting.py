@@ -56,6 +56,7 @@ _RULES = (
     ),
 )  # fmt: skip
 
+_HOLDS = 0.02  # of the best accuracy: a loss of less is none
 _AFTER = 3  # evaluations after the best one before anything is said
 
 
@@ -82,7 +83,10 @@ class OverfittingDetector(TrailDetector):
     had gained, in all of the last evaluations. Where the training loss rose as
     well it is no overfitting but divergence, and nothing is said; where it did
     not fall, or none is logged, or most of the rise came between two
-    evaluations, it is medium at most. High from `high_gap` on.
+    evaluations, it is medium at most; likewise where a held-out accuracy of the
+    same data stands at its best, by two spreads of its noise or a fiftieth: the
+    model then grows surer of its mistakes and makes no more of them (Guo et al.,
+    On Calibration of Modern Neural Networks, 2017). High from `high_gap` on.
 
     Parameters
     ----------
@@ -95,7 +99,8 @@ class OverfittingDetector(TrailDetector):
     Evidence
     --------
     ``best``, ``best_step``, ``last``, ``gap`` (rise over best), ``noise``,
-    ``evaluations_since``, ``sudden``, ``training_fell``, ``onset_step``, ``onset_low``,
+    ``evaluations_since``, ``sudden``, ``training_fell``, ``accuracy`` and
+    ``best_accuracy`` where logged, ``against``, ``onset_step``, ``onset_low``,
     ``onset_high``, ``series``.
 
     Examples
@@ -127,10 +132,10 @@ class OverfittingDetector(TrailDetector):
         return settings(relative=self.gap, early=5.0, always=True)
 
     def settings_for(self, key: SeriesKey) -> Floats | None:
-        """Held-out losses; training losses as witnesses."""
+        """Held-out losses; training losses and held-out accuracies as witnesses."""
         if self.enough(key) is not None:
             return self._settings
-        return LOSS_SETTINGS if is_training_loss(key) else None
+        return LOSS_SETTINGS if is_training_loss(key) or _is_accuracy(key) else None
 
     def enough(self, key: SeriesKey) -> int | None:
         """Held-out losses of the whole model are judged."""
@@ -183,7 +188,8 @@ class OverfittingDetector(TrailDetector):
     def weigh(
         self, key: SeriesKey, verdict: Verdict, followed: Sequence[Followed], context: Context
     ) -> Verdict | None:
-        """Ask the training loss: it falls where the model learns by heart."""
+        """Ask the training loss, which falls where the model learns by heart, and the accuracy."""
+        verdict = _beside_accuracy(key, verdict, followed)
         losses = losses_of(key, followed, _AFTER)
         if not losses:
             return replace(verdict, severity=Severity.MEDIUM, confidence=0.6)
@@ -195,6 +201,32 @@ class OverfittingDetector(TrailDetector):
         if not fell:
             return replace(verdict, severity=Severity.MEDIUM, confidence=0.5, evidence=told)
         return replace(verdict, evidence=told)
+
+
+def _is_accuracy(key: SeriesKey) -> bool:
+    """Return whether a series is a held-out accuracy of the whole model."""
+    scalar = key.kind is SeriesKind.SCALAR and key.layer is None
+    return key.name == "accuracy" and scalar and key.held_out
+
+
+def _beside_accuracy(key: SeriesKey, verdict: Verdict, followed: Sequence[Followed]) -> Verdict:
+    """Lower `verdict` where the accuracy on the same data has not fallen with the loss."""
+    wanted = key._replace(name="accuracy")
+    trail = next((trail for other, trail in followed if other == wanted), None)
+    values = None if trail is None else trail.entries[0]
+    if values is None or len(values) < _AFTER:
+        return verdict
+    best, now = float(values.max()), float(np.median(values[-min(len(values), 5) :]))
+    told = {**verdict.evidence, "accuracy": now, "best_accuracy": best}
+    if best - now > max(2 * jitter(values), _HOLDS * abs(best)):
+        return replace(verdict, evidence=told)
+    told["against"] = f"the held-out accuracy stands at {now:.4g}, its best is {best:.4g}"
+    return replace(
+        verdict,
+        severity=min(verdict.severity, Severity.MEDIUM),
+        confidence=min(verdict.confidence, 0.6),
+        evidence=told,
+    )
 
 
 def _fell(loss: Trail, since: int) -> bool:
