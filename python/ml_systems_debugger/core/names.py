@@ -77,6 +77,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "global_gradient_norm",
             "grad_2_norm_total",
         ),
+        "clipped_grad_norm": ("grad_norm_clipped", "grad_norm_after_clip"),
         "param_norm": ("params_norm", "weight_norm", "parameter_norm", "params_l2_norm"),
         "update_ratio": ("update_to_weight_ratio", "update_to_param_ratio"),
         "carried_gradient": (),

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..core import ConfigurationError, MissingDependencyError
 from ..monitoring import Monitor
+from ..monitoring._torch_model import bare_optimizer
 
-__all__ = ["StepFeed", "bare_optimizer", "missing", "rate_of"]
+__all__ = ["StepFeed", "missing", "rate_of"]
 
 _OWN = ("model", "optimizer")
 
@@ -94,13 +95,6 @@ class StepFeed:
 def _single(value: Any) -> bool:
     size = getattr(value, "numel", None)
     return bool(size() == 1) if callable(size) else getattr(value, "size", 0) == 1
-
-
-def bare_optimizer(optimizer: Any) -> Any:
-    """Return the optimizer within the wrappers of accelerators."""
-    while hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
-    return optimizer
 
 
 def rate_of(optimizer: Any) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.files import written_whole
 from ..monitoring import Monitor, MonitorWarning
-from ._feed import StepFeed, bare_optimizer, missing, rate_of
+from ._feed import StepFeed, missing, rate_of
 
 try:
     from transformers import TrainerCallback
@@ -71,7 +71,7 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         saved = Path(args.output_dir, f"checkpoint-{state.global_step}", _STATE)
         if state.global_step and saved.is_file():
             self._feed.load_state_dict(json.loads(saved.read_text(encoding="utf-8")))
-        self._feed.begin(model, bare_optimizer(optimizer))
+        self._feed.begin(model, optimizer)
         self._hook = model.register_forward_hook(self._returned)
         if getattr(args, "logging_nan_inf_filter", False):
             warnings.warn(

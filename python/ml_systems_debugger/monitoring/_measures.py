@@ -18,6 +18,7 @@ __all__ = ["Gradients", "Layers", "Parameters", "arrays_of"]
 Floats = npt.NDArray[np.float64]
 MakeKey = Callable[[str, str | None], SeriesKey]
 
+_SAME = 1e-3  # relative difference of two norms of the same gradients, in float32 or half of it
 _SAMPLE = 4096  # elements of a tensor whose movement stands for all of it
 
 
@@ -55,6 +56,16 @@ class Gradients:
         self.bad = not math.isfinite(self._total) and not bool(np.isfinite(self._norms).all())
         return self.bad
 
+    def unscale(self, scale: float) -> None:
+        """Take a loss scale off what was read last."""
+        self._norms /= scale
+        self._total /= scale
+
+    @property
+    def total(self) -> float:
+        """Of all that were read last."""
+        return self._total
+
     @property
     def norms(self) -> Floats:
         """Of what was read last, [tensors]; 0 where there was no gradient."""
@@ -71,9 +82,18 @@ class Gradients:
         return bool(self._there.any())
 
     def put(self, buffer: StepBuffer, key: MakeKey) -> None:
-        """Put what was read last."""
+        """Put what was read last.
+
+        A norm that the loop itself tells, as clipping returned it, is that of all
+        gradients; where what was read differs, clipping is what it went through.
+        """
         self._put(buffer, key, self._names, self._norms, self._there)
-        buffer.put(self._put.whole, self._total)
+        whole = self._put.whole
+        told = next((value for known, value in buffer.scalars() if known == whole), None)
+        if told is None:
+            buffer.put(whole, self._total)
+        elif not math.isclose(told, self._total, rel_tol=_SAME):
+            buffer.put(key("clipped_grad_norm", None), self._total)
 
 
 class Layers:

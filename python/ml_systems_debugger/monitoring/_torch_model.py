@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ._clipping import listen, unlisten
 from ._measures import Gradients, MakeKey, Parameters
 from ._probe import Probe
 from ._standing import Standing, Starved
@@ -16,13 +18,17 @@ from ._steps import StepBuffer
 if TYPE_CHECKING:
     from .monitor import Monitor
 
-__all__ = ["TorchModel"]
+__all__ = ["TorchModel", "bare_optimizer"]
 
 
 class TorchModel(Probe):
     """Reads the gradients where the optimizer is about to use them.
 
-    They are measured within the hook: after it the loop may clear them.
+    They are measured within its hook: after it the loop may clear them. Where torch
+    clips them first, they are measured right before that: what is judged is what the
+    backward pass gave, and what clipping left is put beside it. A loss scale that the
+    optimizer itself takes off is taken off here too, and gradients of a step that
+    the scaler leaves out are not judged: that is how it finds its scale.
     """
 
     what = "the watched model"
@@ -31,49 +37,110 @@ class TorchModel(Probe):
         found = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self._names = tuple(name for name, _ in found)
         self._parameters = tuple(parameter for _, parameter in found)
-        self._model, self._optimizer = model, optimizer
+        self._model, self._optimizer = model, bare_optimizer(optimizer)
+        # Accelerate's wrapper knows the loss scale, and whether it left a step out.
+        scaled = getattr(optimizer, "scaler", None) is not None
+        self._wrapper = optimizer if scaled and hasattr(optimizer, "step_was_skipped") else None
         self._monitor = monitor
         self._skip = skip_nonfinite
         self._gradients, self._moved = Gradients(), Parameters()
         self._standing, self._starved = Standing(), Starved()
         self._measured = False
         self._looks = self._chances = 0
-        self._skipped = 0.0
+        self._skipped, self._tells_skips = False, skip_nonfinite
+        self._clips: list[tuple[slice | list[int], Callable[[], float]]] = []
+        self._waits = False  # measured for a step that the optimizer has not made yet
         self._handles = []
         if optimizer is not None:
-            self._handles.append(optimizer.register_step_pre_hook(self.measure))
+            self._handles.append(self._optimizer.register_step_pre_hook(self._stepping))
+            listen(self)
 
     def measure(self, *_: Any) -> None:
         """Measure the gradients as they are now, at the cost of the monitor."""
-        monitor = self._monitor
-        began = time.perf_counter()
-        try:
-            self._measure()
-        except Exception as error:  # noqa: BLE001 - training is not to end for this
-            monitor._failed("measuring gradients", error)
-        monitor.cost += time.perf_counter() - began
+        self._guarded(self._measure)
 
-    def _measure(self) -> None:
-        self._chances += 1
-        self._skipped = 0.0
-        if not self._monitor._intake.due(self._chances - 1):
-            self._measured = False
+    def clipping(self, parameters: Sequence[Any], factor: Callable[[], float]) -> None:
+        """Measure before the first clipping of a step; keep what it multiplies, and by what."""
+
+        def take() -> None:
+            own = self._parameters
+            places: slice | list[int]
+            if len(own) == len(parameters) and all(own[k] is parameters[k] for k in (0, -1)):
+                places = slice(None)
+            else:  # of a part of the model
+                given = set(map(id, parameters))
+                places = [at for at, one in enumerate(own) if id(one) in given]
+                if not places:
+                    return
+            if not self._waits:
+                self._measure()
+                self._waits = True
+            self._clips.append((places, factor))
+
+        if parameters:
+            self._guarded(take)
+
+    def _stepping(self, *_: Any) -> None:
+        self._guarded(self._step)
+
+    def _step(self) -> None:
+        """Take that the optimizer makes its step."""
+        if not self._waits:
+            self._measure()
+        self._waits = False
+        found = getattr(self._optimizer, "found_inf", None)
+        if found is not None and float(found):  # a fused optimizer leaves the step out itself
+            self._left_out()
             return
-        bad = self._gradients.read(self._names, self._parameters, "grad")
-        self._measured = True
-        if bad and self._skip:
-            self._skipped = 1.0
+        scale = getattr(self._optimizer, "grad_scale", None)
+        if scale is not None:
+            self._gradients.unscale(float(scale))
+        if self._skip and self._measured and self._gradients.bad:
+            self._skipped = True
             for parameter in self._parameters:
                 parameter.grad = None  # optimizers pass over parameters without a gradient
 
+    def _measure(self) -> None:
+        self._chances += 1
+        self._skipped = False
+        self._clips = []
+        self._measured = self._monitor._intake.due(self._chances - 1)
+        if self._measured:
+            self._gradients.read(self._names, self._parameters, "grad")
+
+    def _left_out(self) -> None:
+        """Take that the step was left out for a loss scale that was too large."""
+        self._measured = False
+        self._skipped = self._tells_skips = True
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        monitor = self._monitor
+        began = time.perf_counter()
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - training is not to end for this
+            self._measured = False
+            monitor._failed("measuring gradients", error)
+        monitor.cost += time.perf_counter() - began
+
     def put(self, buffer: StepBuffer, key: MakeKey) -> bool:
         """Put what the hook measured; return whether anything was not finite."""
+        if self._waits:  # clipped, and then no step of the optimizer: the scaler left it out
+            self._waits = False
+            self._left_out()
+        if self._wrapper is not None:
+            self._skipped, self._tells_skips = bool(self._wrapper.step_was_skipped), True
+        if self._tells_skips:
+            buffer.put(key("skipped_step", None), float(self._skipped))
+            self._skipped = False
         if not self._measured:
             return False
         self._measured = False
         if not self._gradients.any:
             return False
         self._gradients.put(buffer, key)
+        if self._clips:
+            buffer.put(key("clipped_grad_norm", None), self._clipped())
         now, at = self._gradients.bad, self._chances
         now |= self._starved.now(self._gradients.norms, self._gradients.there, at)
         seems = self._standing.seems(self._parameters, self._gradients.norms, at, self._replaced)
@@ -82,6 +149,15 @@ class TorchModel(Probe):
             self._looks = at + self._monitor.budget.update_every - 1
             now |= self._standing.measured(self._moved.moved, at)
         return now
+
+    def _clipped(self) -> float:
+        """Return the norm of all gradients as clipping left them."""
+        if len(self._clips) == 1 and isinstance(self._clips[0][0], slice):
+            return self._gradients.total * self._clips[0][1]()
+        left = self._gradients.norms.copy()
+        for places, factor in self._clips:
+            left[places] *= factor()
+        return float(np.linalg.norm(left))
 
     def _replaced(self) -> npt.NDArray[np.bool_]:
         """Take the parameters that the model has now; return which are others than before."""
@@ -99,16 +175,24 @@ class TorchModel(Probe):
         return self._measured and self._gradients.bad
 
     def metrics(self) -> dict[str, float]:
-        """Return the learning rate of the first group, and whether the step was left out."""
+        """Return the learning rate of the first group, and the loss scale where it is known."""
         found = {}
         if self._optimizer is not None and self._optimizer.param_groups:
             found["lr"] = float(self._optimizer.param_groups[0]["lr"])
-        if self._skip:
-            found["skipped_step"] = self._skipped
+        if self._wrapper is not None:
+            found["loss_scale"] = float(self._wrapper.scaler.get_scale())
         return found
 
     def detach(self) -> None:
         """Take the hooks off."""
+        unlisten(self)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+
+def bare_optimizer(optimizer: Any) -> Any:
+    """Return the optimizer within the wrappers of accelerators."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer

@@ -153,11 +153,12 @@ class Monitor:
         self._model: TorchModel | None = None
         if model is not None:
             from ._carried import CarriedGradients
-            from ._torch_model import TorchModel
+            from ._torch_model import TorchModel, bare_optimizer
 
             self._model = TorchModel(model, optimizer, self, skip_nonfinite)
             self._probes.add(self._model)
             if optimizer is not None:
+                optimizer = bare_optimizer(optimizer)
                 self._probes.add(CarriedGradients(model, optimizer, self))
         self._traced = (model, optimizer)
         self._tracer: Tracer | None = None
