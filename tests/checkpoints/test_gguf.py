@@ -150,6 +150,9 @@ HOSTILE = {
     "twice": header(2, 0, tensor(b"w", [8], 0, 0) + tensor(b"w", [8], 0, 32)) + bytes(128),
     "overlap": header(2, 0, tensor(b"w", [16], 0, 0) + tensor(b"v", [8], 0, 32)) + bytes(128),
     "unaligned": header(1, 0, tensor(b"w", [8], 0, 4)) + bytes(128),
+    "no text": header(1, 0, tensor(b"w\xff", [8], 0, 0)) + bytes(64),
+    "key no text": header(0, 1, struct.pack("<Q", 2) + b"k\xff" + struct.pack("<IB", 0, 1))
+    + bytes(64),
     "cut": header(1, 0) + b"\x01",
     "array": header(0, 1, struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 8, 1 << 50))
     + bytes(64),

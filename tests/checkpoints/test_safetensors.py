@@ -13,6 +13,7 @@ from ml_systems_debugger.checkpoints import Options, inspect, scan
 from ml_systems_debugger.core import MLSystemsDebuggerError, SchemaError
 
 save_file = pytest.importorskip("safetensors.torch").save_file
+load_file = pytest.importorskip("safetensors.numpy").load_file
 
 
 def write(path: Path, header: object, data: bytes = b"") -> Path:
@@ -171,6 +172,18 @@ def test_trailing_bytes_are_a_finding_of_their_own(tmp_path: Path) -> None:
     report = scan(path)
     (found,) = [f for f in report.findings if f.code == "trailing_bytes"]
     assert found.evidence["bytes"] == 4
+    assert found.severity == "high", "the library refuses the file"
+    with pytest.raises(Exception, match=r"MetadataIncompleteBuffer|incomplete metadata"):
+        load_file(path)
+
+
+def test_blanks_before_the_header_are_a_finding(tmp_path: Path) -> None:
+    header = b"  " + json.dumps({"a": entry("U8", [2], 0, 2)}).encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
+    (found,) = [f for f in scan(path).findings if f.code == "strange_header"]
+    assert found.severity == "low", "its own library reads it, others do not"
+    assert load_file(path)["a"].tolist() == [97, 98]
 
 
 def test_a_truncated_file_keeps_its_whole_tensors(tmp_path: Path) -> None:

@@ -144,6 +144,32 @@ def test_a_view_beyond_its_storage_is_refused(tmp_path: Path) -> None:
         scan(tmp_path / "m.pt")
 
 
+def test_a_member_that_others_take_for_a_folder_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(100)}, tmp_path / "m.pt")
+    data = bytearray((tmp_path / "m.pt").read_bytes())
+    at = data.rfind(b"m/data/0") - 46  # its entry of the directory
+    data[at + 38] |= 0x10
+    (tmp_path / "m.pt").write_bytes(data)
+    with pytest.raises(SchemaError, match="marked as a folder and holds 400 bytes"):
+        scan(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("name", [".storage_alignment", "version"])
+def test_a_number_beside_the_data_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+    torch.save({"w": torch.ones(100)}, tmp_path / "m.pt")
+    rewrite(tmp_path / "m.pt", {f"m/{name}": b"x"})
+    with pytest.raises(SchemaError, match=f"{name} that is no number"):
+        scan(tmp_path / "m.pt")
+
+
+def test_the_byte_order_is_compared_with_its_checksum(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(100)}, tmp_path / "m.pt")
+    data = (tmp_path / "m.pt").read_bytes()
+    (tmp_path / "m.pt").write_bytes(data.replace(b"little", b"bittle"))
+    with pytest.raises(SchemaError, match="byteorder is damaged"):
+        scan(tmp_path / "m.pt")
+
+
 def test_a_missing_storage_is_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(100)}, tmp_path / "m.pt")
     data = (tmp_path / "m.pt").read_bytes().replace(b"m/data/0", b"m/data/9")

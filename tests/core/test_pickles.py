@@ -52,6 +52,8 @@ def test_damage_and_want_of_measure_are_named():
         read_pickle(data[:-3], "a.pkl", 0, 100_000)
     with pytest.raises(SchemaError, match="followed by further bytes"):
         read_pickle(data + b"x", "a.pkl", 0, 100_000)
+    with pytest.raises(SchemaError, match=r"no UTF-8.*xff"):
+        read_pickle(data.replace(b"a", b"\xff"), "a.pkl", 0, 100_000)
     with pytest.raises(SchemaError, match="far more memory"):
         read_pickle(data, "a.pkl", 0, 100)
 

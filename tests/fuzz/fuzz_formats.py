@@ -27,7 +27,6 @@ import traceback
 import tracemalloc
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,8 @@ with watched:
     from ml_systems_debugger.core import MLSystemsDebuggerError
 
 import mutate_checkpoints  # noqa: E402
-import numpy as np  # noqa: E402
 from damage import DamageError  # noqa: E402
+from oracles import contradicted  # noqa: E402
 
 SECONDS = 2.0
 ALLOWANCE = 64 << 20
@@ -149,43 +148,7 @@ class Checkpoints:
         report = scan(path, workers=1, options=Options(inflate=True))
         str(report)
         report.to_json()
-        if report.status.value == "incomplete":
-            return
-        # What is only left over or odd is said as a finding, and is no refusal.
-        said = {f.code for f in report.findings} & {"trailing_bytes", "strange_header"}
-        judge = REFERENCES.get(report.metadata["format"])
-        if judge is not None and path.is_file() and not said:
-            names = {t.name for t in report.tensors}
-            try:
-                judge(data, names)
-            except DamageError:
-                raise
-            except Exception as error:
-                raise DamageError(
-                    f"{kind} is sound here, and refused by its library: {error!r}"
-                ) from error
-
-
-def _safetensors(data: bytes, names: set[str]) -> None:
-    from safetensors import deserialize
-
-    if {n for n, _ in deserialize(data)} != names:
-        raise DamageError("the library sees other tensors")
-
-
-def _npy(data: bytes, names: set[str]) -> None:
-    np.load(io.BytesIO(data), allow_pickle=False)
-
-
-def _npz(data: bytes, names: set[str]) -> None:
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        if {n.removesuffix(".npy") for n in archive.files} != names:
-            raise DamageError("the library sees other arrays")
-
-
-REFERENCES: dict[str, Callable[[bytes, set[str]], None]] = {
-    "safetensors": _safetensors, "npy": _npy, "npz": _npz,
-}  # fmt: skip
+        contradicted(report, path)
 
 
 # ---- the campaign -------------------------------------------------------------------------------

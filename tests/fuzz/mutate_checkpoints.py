@@ -3,7 +3,8 @@
 A campaign: ``python tests/fuzz/mutate_checkpoints.py --count 2000 --seed 0``. It
 prints, per format, how many files were refused, incomplete, or scanned, the
 slowest one, and the most memory that one took beyond twice its size; anything
-but a refusal in so many words is a failure, and its file is kept.
+but a refusal in so many words is a failure, and so is a verdict that the format's own
+library contradicts (`oracles.py`); the file is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 import numpy as np
+from oracles import contradicted
 
 from ml_systems_debugger.checkpoints import Options, scan
 from ml_systems_debugger.core import MLSystemsDebuggerError
@@ -113,13 +117,18 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 def attempt(path: Path) -> str:
-    """Scan a file; return what became of it. Anything but our own errors is raised."""
+    """Scan a file; return what became of it.
+
+    Anything but our own errors is raised, and a DamageError where the format's own library
+    refuses what is whole here, or sees other values.
+    """
     try:
         report = scan(path, workers=1, options=Options(inflate=True))
     except MLSystemsDebuggerError:
         return "refused"
     str(report)
     report.to_json()
+    contradicted(report, path)
     return report.status.value
 
 

@@ -9,10 +9,12 @@ from ..core import SchemaError, UnsupportedFormatError
 from ..core.pickles import Instance
 from ..core.shown import shown
 
-__all__ = ["METADATA", "Chunk", "Item", "chunk_of", "is_sizes", "item_of", "overlap", "state_of"]
+__all__ = ["METADATA", "Chunk", "Item", "chunk_of", "is_sizes", "item_of", "looks_strided",
+           "overlap", "state_of"]  # fmt: skip
 
 METADATA = "torch.distributed.checkpoint.metadata."
 MAX_DIMENSIONS = 64
+_STRIDED = "torch.strided"
 
 
 class Item(NamedTuple):
@@ -59,6 +61,19 @@ def is_sizes(value: object) -> bool:
         and all(type(n) is int and 0 <= n < 1 << 62 for n in value)
         and prod(value) < 1 << 62
     )
+
+
+def looks_strided(properties: tuple[Any, ...], name: str) -> None:
+    """Raise where the layout that a tensor's properties name is not the plain one."""
+    if len(properties) < 2:
+        return
+    layout = properties[1]
+    call = isinstance(layout, Instance) and layout.path == "torch.serialization._get_layout"
+    if not call or layout.args != (_STRIDED,):
+        raise UnsupportedFormatError(
+            f"tensor {shown(name)}: a layout other than {_STRIDED}", source=".metadata",
+            value=layout.args if call else layout,
+        )  # fmt: skip
 
 
 def chunk_of(value: Any, name: str, shape: tuple[int, ...]) -> Chunk:

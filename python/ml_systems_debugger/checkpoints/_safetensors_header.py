@@ -282,8 +282,9 @@ def _placed(
     elif base + at < source.size:
         findings.append(
             CheckpointFinding.of(
-                "trailing_bytes", "medium",
-                f"{source.name} holds {source.size - base - at} bytes behind its last tensor",
+                "trailing_bytes", "high",
+                f"{source.name} holds {source.size - base - at} bytes behind its last tensor: the "
+                f"format's own library refuses the file",
                 file=source.name, offset=base + at, bytes=source.size - base - at,
             )
         )  # fmt: skip

@@ -24,6 +24,8 @@ MAX_PICKLE = 1 << 30
 MAX_DIMENSIONS = 64
 MAX_DEPTH = 100
 _MAX_REPEATS = 16
+_NUMBERS = (".format_version", ".storage_alignment", "version")
+_SHORT = 64  # bytes of what stands beside the data
 
 _STORAGES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
@@ -139,30 +141,52 @@ def open_archive(
             "a torch archive holds one data.pkl", source=source.name, value=len(pickles)
         )
     prefix = pickles[0].removesuffix("data.pkl")
-    order = members.get(f"{prefix}byteorder")
-    text = b"little"
-    if order is not None and order.method == STORED and order.size <= 16:
-        text = source.read(order.offset, order.size, "the byte order")
-    if text not in (b"little", b"big"):
-        raise SchemaError("a byte order that is none", source=source.name, value=text)
+    text = _order(source, members, prefix)
+    for name in _NUMBERS:
+        if (number := members.get(prefix + name)) is not None:
+            _number(source, number, name)
+    if (identity := members.get(f"{prefix}.data/serialization_id")) is not None:
+        _whole(source, identity, "serialization_id", _SHORT)
+    data = _whole(source, members[pickles[0]], "data.pkl", MAX_PICKLE)
     member = members[pickles[0]]
-    if member.method == DEFLATED:
-        raise UnsupportedFormatError("a compressed data.pkl", source=source.name)
-    if member.method != STORED or member.size > MAX_PICKLE:
-        raise SchemaError("a data.pkl that does not fit", source=source.name, value=member.size)
-    data = source.read(member.offset, member.size, "data.pkl")
-    written = member_crc(member)
-    if written is not None and (found := crc32(data)) != written:
-        raise SchemaError(
-            f"data.pkl is damaged: its CRC-32 is {found:08x}, and {written:08x} was written",
-            source=source.name, offset=member.offset,
-        )  # fmt: skip
     window = source.size if length is None else length
     root, names = read_pickle(data, source.name, member.offset, 2 * window + (64 << 20))
     return TorchArchive(
         file, source.name, root, names, members, prefix, text == b"big", source.key,
         source.checksums,
     )  # fmt: skip
+
+
+def _order(source: Source, members: dict[str, Member], prefix: str) -> bytes:
+    order = members.get(f"{prefix}byteorder")
+    text = b"little" if order is None else _whole(source, order, "byteorder", _SHORT)
+    if text not in (b"little", b"big"):
+        raise SchemaError("a byte order that is none", source=source.name, value=text)
+    return text
+
+
+def _number(source: Source, member: Member, name: str) -> None:
+    """Look at a number beside the data: loaders lay out storages by it, or refuse the archive."""
+    text = _whole(source, member, name, _SHORT)
+    if not text.strip().isdigit():
+        raise SchemaError(f"{name} that is no number", source=source.name, offset=member.offset,
+                          value=text)  # fmt: skip
+
+
+def _whole(source: Source, member: Member, name: str, most: int) -> bytes:
+    """Return a member's bytes, compared with their checksum."""
+    if member.method == DEFLATED:
+        raise UnsupportedFormatError(f"a compressed {name}", source=source.name)
+    if member.method != STORED or member.size > most:
+        raise SchemaError(f"a {name} that does not fit", source=source.name, value=member.size)
+    data = source.read(member.offset, member.size, name)
+    written = member_crc(member)
+    if written is not None and (found := crc32(data)) != written:
+        raise SchemaError(
+            f"{name} is damaged: its CRC-32 is {found:08x}, and {written:08x} was written",
+            source=source.name, offset=member.offset,
+        )  # fmt: skip
+    return data
 
 
 def tensor_of(value: Any, place: str) -> TorchTensor | None:

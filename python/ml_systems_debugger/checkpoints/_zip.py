@@ -33,6 +33,7 @@ _MIN_ENTRY = _CENTRAL.size + 1
 _USUAL_HEADER = 512  # a local header with its name and padding
 _U32 = 0xFFFFFFFF
 _U16 = 0xFFFF
+_FOLDER = 0x10  # of the attributes of MS-DOS
 _NEWEST = 63  # of the zip format, times ten
 
 
@@ -122,7 +123,10 @@ def _directory(source: Source, start: int, stop: int) -> tuple[int, int, int, in
     if (disk, first_disk) not in ((0, 0), (_U16, _U16)) or here != count:
         raise UnsupportedFormatError("a zip archive over several disks", source=source.name)
     if at >= _LOCATOR64.size and tail[at - _LOCATOR64.size :][:4] == b"PK\x06\x07":
-        record = start + _LOCATOR64.unpack_from(tail, at - _LOCATOR64.size)[2]
+        _, on_disk, where, disks = _LOCATOR64.unpack_from(tail, at - _LOCATOR64.size)
+        if on_disk or disks > 1:
+            raise UnsupportedFormatError("a zip archive over several disks", source=source.name)
+        record = start + where
         raw = source.read(record, _END64.size, "the zip64 end record")
         signature, _, _, _, disk, first_disk, here, count, size, offset = _END64.unpack(raw)
         if signature != b"PK\x06\x06" or disk or first_disk or here != count:
@@ -157,7 +161,7 @@ def _entry(source: Source, data: bytes, at: int, base: int) -> tuple[int, int, M
     if at + _CENTRAL.size > len(data):
         raise SchemaError("the zip directory is cut off", source=source.name, offset=base + at)
     (signature, _, needed, flags, method, _, _, crc, stored, size, name_length, extra_length,
-     comment_length, disk, _, _, local) = _CENTRAL.unpack_from(data, at)  # fmt: skip
+     comment_length, disk, _, attributes, local) = _CENTRAL.unpack_from(data, at)  # fmt: skip
     begin = at + _CENTRAL.size
     end = begin + name_length + extra_length + comment_length
     if signature != b"PK\x01\x02" or end > len(data):
@@ -170,6 +174,12 @@ def _entry(source: Source, data: bytes, at: int, base: int) -> tuple[int, int, M
         )
     if disk not in (0, _U16):
         raise UnsupportedFormatError("a zip archive over several disks", source=source.name)
+    if attributes & _FOLDER and size:
+        # Other readers give no bytes of such a member, or memory that nobody wrote.
+        raise SchemaError(
+            f"member {shown(name)} is marked as a folder and holds {size} bytes",
+            source=source.name, offset=base + at,
+        )  # fmt: skip
     if needed & 0xFF > _NEWEST:
         raise UnsupportedFormatError(
             f"member {shown(name)} needs a version of zip that is not known", source=source.name,

@@ -17,6 +17,7 @@ from ._distributed_metadata import (
     chunk_of,
     is_sizes,
     item_of,
+    looks_strided,
     overlap,
     state_of,
 )
@@ -134,6 +135,7 @@ class DistributedFormat(CheckpointFormat):
         items: dict[tuple[str, tuple[int, ...] | None], Item],
     ) -> TensorInfo | None:
         properties = state_of(state.get("properties"), "TensorProperties", tuple)
+        looks_strided(properties, name)
         dtype = (dtype_of(properties[0]) if properties else None) or ""
         shape, chunks = state.get("size"), state.get("chunks")
         if dtype not in DTYPES or not is_sizes(shape) or not isinstance(chunks, list):

@@ -76,14 +76,23 @@ class _Cursor:
         raw = self.take(struct.calcsize(f"={code}"), what)
         return struct.unpack(f"{self.order}{code}", raw)[0]
 
-    def text(self, what: str, limit: int) -> str:
+    def text(self, what: str, limit: int, *, strict: bool = True) -> str:
         length = self.number("Q", what)
         if length > limit:
             raise SchemaError(
                 f"{what} of more than {limit} bytes", source=self.source.name, offset=self.at - 8,
                 value=length,
             )  # fmt: skip
-        return self.take(length, what).decode("utf-8", "backslashreplace")
+        raw = self.take(length, what)
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            if strict:
+                raise SchemaError(
+                    f"{what} that is no UTF-8", source=self.source.name, offset=self.at - length,
+                    value=raw[:40],
+                ) from error  # fmt: skip
+            return raw.decode("utf-8", "backslashreplace")
 
 
 @formats.register("gguf")
@@ -154,7 +163,7 @@ class GgufFormat(CheckpointFormat):
             return cursor.number(_SCALARS[kind], "a value")
         if kind == _TEXT:
             if keep:
-                return shown(cursor.text("a value", MAX_TEXT))
+                return shown(cursor.text("a value", MAX_TEXT, strict=False))
             cursor.skip(cursor.number("Q", "a value"), "a value")
             return None
         if kind != _ARRAY or depth >= MAX_NESTING:

@@ -104,7 +104,13 @@ class Machine:
         try:
             self.stack.append(raw.decode("utf-8", "surrogatepass"))
         except UnicodeDecodeError:
-            self.stack.append(raw.decode("utf-8", "backslashreplace"))
+            # Every writer makes UTF-8, and every loader refuses what is none: bytes were damaged.
+            self.fail("holds text that is no UTF-8", raw[:40])
+
+    def old_text(self, length: int) -> None:
+        """Push a string of Python 2, which has no encoding."""
+        raw = self.take(length)
+        self.push(raw.decode("utf-8", "backslashreplace"), 60 + length)
 
     def raw(self, length: int) -> None:
         self.push(self.take(length), 40 + length)
