@@ -56,8 +56,9 @@ EXPLANATIONS: Mapping[str, str] = MappingProxyType(
         "write its part.",
         "truncated": "The file ends before its last tensor does: a copy or a save was cut off. "
         "Fetch it again and compare sizes or checksums.",
-        "trailing_bytes": "The library of safetensors refuses the file, NumPy ignores them; nothing "
-        "that they hold takes part. Two files joined, a save over a longer old file, or hidden data.",
+        "trailing_bytes": "The library of safetensors refuses the file, NumPy ignores them; "
+        "nothing that they hold takes part. Two files joined, a save over a longer old file, or "
+        "hidden data.",
         "duplicate_name": "Readers disagree on which of the two counts.",
         "strange_name": "Names with control characters can rewrite what a terminal or a log "
         "shows. No known framework writes them.",
