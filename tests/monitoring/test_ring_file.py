@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,3 +157,61 @@ def test_series_that_have_no_room_are_said_once(tmp_path: Path) -> None:
     assert next(iter(run.select("loss"))).steps.tolist() == [0, 1, 2]
     assert next(iter(run.select("m62"))).steps.tolist() == [1, 2]
     assert len(run.series) == 64
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.parametrize("left", [0, 8192, 64 << 10])
+def test_a_file_system_that_is_full(tmp_path: Path, left: int) -> None:
+    """A real one. Where the ring has room, what fills the rest later cannot hurt it: no SIGBUS."""
+    if shutil.which("mount") is None:
+        pytest.skip("no mount here")
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    done = subprocess.run(mounted, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    try:
+        fits = left == 64 << 10
+        (place / "others").write_bytes(bytes((256 << 10) - left - (192 << 10) * fits))
+        done = subprocess.run(
+            [sys.executable, "-c", ON_A_FULL_DISK, str(place)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (done.returncode, done.stderr)
+        told = json.loads(done.stdout)
+        assert told["steps"] == 500
+        assert told["warned"] == ([] if fits else [told["warned"][0]])
+        if fits:
+            assert told["free"] == 0, "the disk was filled while the run went on"
+            loss = next(iter(open_source(place / "run.ring").select("loss")))
+            assert loss.steps.tolist() == list(range(500 - 64, 500))
+        else:
+            assert "No space left" in told["warned"][0]
+            assert not (place / "run.ring").exists()
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+ON_A_FULL_DISK = """
+import json, os, sys, warnings
+from pathlib import Path
+from ml_systems_debugger import Monitor
+
+place = Path(sys.argv[1])
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    monitor = Monitor(action="none", recorder=str(place / "run.ring"), slots=64)
+    for step in range(500):
+        monitor.observe(step, loss=1.0 + 0.01 * (step % 7), lr=1e-3)
+        if step == 20:  # somebody else takes all that is left
+            try:
+                with open(place / "more", "wb", buffering=0) as file:
+                    while True:
+                        file.write(bytes(4096))
+            except OSError:
+                pass
+    monitor.close()
+free = os.statvfs(place).f_bfree
+print(json.dumps({"steps": step + 1, "free": free, "warned": [str(w.message) for w in told]}))
+"""

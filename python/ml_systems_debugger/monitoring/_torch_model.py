@@ -52,12 +52,12 @@ class TorchModel(Probe):
         self._waits = False  # measured for a step that the optimizer has not made yet
         self._handles = []
         if optimizer is not None:
-            self._handles.append(self._optimizer.register_step_pre_hook(self._stepping))
+            self._handles.append(self._optimizer.register_step_pre_hook(self.measure))
             listen(self)
 
     def measure(self, *_: Any) -> None:
         """Measure the gradients as they are now, at the cost of the monitor."""
-        self._guarded(self._measure)
+        self._guarded(self._step)
 
     def clipping(self, parameters: Sequence[Any], factor: Callable[[], float]) -> None:
         """Measure before the first clipping of a step; keep what it multiplies, and by what."""
@@ -80,21 +80,18 @@ class TorchModel(Probe):
         if parameters:
             self._guarded(take)
 
-    def _stepping(self, *_: Any) -> None:
-        self._guarded(self._step)
-
     def _step(self) -> None:
-        """Take that the optimizer makes its step."""
+        """Take that the optimizer is about to make its step."""
         if not self._waits:
             self._measure()
         self._waits = False
         found = getattr(self._optimizer, "found_inf", None)
         if found is not None and float(found):  # a fused optimizer leaves the step out itself
-            self._left_out()
+            self.left_out()
             return
         scale = getattr(self._optimizer, "grad_scale", None)
         if scale is not None:
-            self._gradients.unscale(float(scale))
+            self.unscale(float(scale))
         if self._skip and self._measured and self._gradients.bad:
             self._skipped = True
             for parameter in self._parameters:
@@ -108,7 +105,11 @@ class TorchModel(Probe):
         if self._measured:
             self._gradients.read(self._names, self._parameters, "grad")
 
-    def _left_out(self) -> None:
+    def unscale(self, scale: float) -> None:
+        """Take a loss scale off what was measured."""
+        self._gradients.unscale(scale)
+
+    def left_out(self) -> None:
         """Take that the step was left out for a loss scale that was too large."""
         self._measured = False
         self._skipped = self._tells_skips = True
@@ -127,7 +128,7 @@ class TorchModel(Probe):
         """Put what the hook measured; return whether anything was not finite."""
         if self._waits:  # clipped, and then no step of the optimizer: the scaler left it out
             self._waits = False
-            self._left_out()
+            self.left_out()
         if self._wrapper is not None:
             self._skipped, self._tells_skips = bool(self._wrapper.step_was_skipped), True
         if self._tells_skips:
