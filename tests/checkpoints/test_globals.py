@@ -48,6 +48,30 @@ def test_severity_of_a_global(path: str, severity: str | None, called: bool) -> 
         assert ("call" in found[0].message) == called
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "severity"),
+    [
+        ("torch.distributed.checkpoint.metadata", "os.system", "critical"),
+        ("torch.distributed.checkpoint.metadata", "Metadata", None),
+        ("torch.distributed.checkpoint.metadata", "os", "medium"),
+        ("torch._utils", "_rebuild_tensor_v2.__globals__", "critical"),
+        ("torch._utils", "_rebuild_tensir_v2", "medium"),
+        ("torch", "os.system", "critical"),
+        ("torch", "cuda.FloatStorage", "medium"),
+        ("numpy", "f2py.subprocess.Popen", "critical"),
+        ("torch.serialization", "os.system", "critical"),
+    ],
+)
+@pytest.mark.parametrize("called", [False, True])
+def test_what_a_module_has_imported_is_no_data(
+    module: str, name: str, severity: str | None, called: bool
+) -> None:
+    one = Global(module, name)
+    one.called = called
+    found = judge_globals([one], "m.pt")
+    assert [str(f.severity) for f in found] == ([] if severity is None else [severity])
+
+
 def test_torch_attributes_are_expected_only_where_they_are_not_called() -> None:
     one = Global("torch", "float32")
     assert judge_globals([one], "m.pt") == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml_systems_debugger.checkpoints import inspect, scan
+from ml_systems_debugger.checkpoints import CheckpointReport, inspect, scan
 from ml_systems_debugger.checkpoints.render import render
 
 
@@ -58,3 +58,11 @@ def test_an_inspection_has_no_statistics(tmp_path: Path, layers: int) -> None:
     text = str(inspect(write(tmp_path / "m.npz", layers)))
     assert " min " not in text
     assert "embed" in text
+
+
+def test_a_report_of_nothing_that_could_be_read_counts_nothing() -> None:
+    report = CheckpointReport("m.pt", (), [], [], ["m.pt: not a checkpoint"], {})
+    text = str(report)
+    assert "Nothing could be read." in text
+    assert "m.pt: not a checkpoint" in text
+    assert "0 tensors" not in text

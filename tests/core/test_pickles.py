@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ml_systems_debugger.core import SchemaError
-from ml_systems_debugger.core.pickles import Instance, read_pickle
+from ml_systems_debugger.core.pickles import Instance, Persistent, read_pickle
 
 PLAIN = {
     "text": "é\n",
@@ -71,3 +71,17 @@ def test_mutated_pickles_raise_nothing_but_our_errors():
         except SchemaError:
             refused += 1
     assert refused > 500
+
+
+def test_references_are_read_only_where_something_is_beside_the_pickle():
+    data = b"\x80\x02K\x01Q."
+    with pytest.raises(SchemaError, match="refers to what lies outside"):
+        read_pickle(data, "m.pkl", 0, 1000)
+    root, _ = read_pickle(data, "m.pkl", 0, 1000, references=True)
+    assert isinstance(root, Persistent)
+
+
+@pytest.mark.parametrize("data", [b"ctorch\nrebuild\x97\n.", b"ctor\xff\nSize\n."])
+def test_a_name_that_is_no_text_is_refused(data):
+    with pytest.raises(SchemaError, match="a name that is no UTF-8"):
+        read_pickle(data, "m.pkl", 0, 1000)

@@ -150,7 +150,9 @@ def open_archive(
     data = _whole(source, members[pickles[0]], "data.pkl", MAX_PICKLE)
     member = members[pickles[0]]
     window = source.size if length is None else length
-    root, names = read_pickle(data, source.name, member.offset, 2 * window + (64 << 20))
+    root, names = read_pickle(
+        data, source.name, member.offset, 2 * window + (64 << 20), references=True
+    )
     return TorchArchive(
         file, source.name, root, names, members, prefix, text == b"big", source.key,
         source.checksums,

@@ -24,6 +24,8 @@ __all__ = ["DeepSpeedFormat"]
 _MODEL = re.compile(r"(?:zero_pp_rank_(\d+)_)?mp_rank_(\d+)(?:_\d+)?_model_states\.pt")
 _OPTIMIZER = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
 
+_OWN = ("deepspeed.runtime.", "deepspeed.utils.tensor_fragment")  # scalers, stages, fragments
+
 
 class _Flat(NamedTuple):
     """One rank's part of the flat fp32 master weights of a parameter group."""
@@ -211,7 +213,7 @@ def _step_folder(path: Place) -> Place:
 
 def _unknown(archive: TorchArchive) -> list[Any]:
     """Leave out DeepSpeed's own classes: every one of its checkpoints names them."""
-    return [g for g in archive.globals if not g.module.startswith("deepspeed.")]
+    return [g for g in archive.globals if "." in g.name or not g.module.startswith(_OWN)]
 
 
 def _param_shapes(root: Any) -> list[dict[str, tuple[int, ...]]]:

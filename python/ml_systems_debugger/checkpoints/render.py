@@ -58,6 +58,9 @@ def render(report: CheckpointReport, output_format: str) -> str:
 
 
 def _summary(report: CheckpointReport) -> Iterator[str]:
+    if not report.files and not len(report.tensors) and report.unread:
+        yield "Nothing could be read."
+        return
     size = sum(f.bytes for f in report.files)
     read = sum(f.scanned_bytes for f in report.files)
     # A table has the names of the types without making a record of every tensor.
@@ -67,8 +70,10 @@ def _summary(report: CheckpointReport) -> Iterator[str]:
         else Counter(t.dtype for t in report.tensors)
     )
     what = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(6))
+    count = len(report.tensors)
     yield (
-        f"{report.metadata.get('format', '')}: {len(report.tensors)} tensors ({what or 'none'}) "
+        f"{report.metadata.get('format', '')}: {count} tensor{'s' if count != 1 else ''} "
+        f"({what or 'none'}) "
         f"in {len(report.files)} file{'s' if len(report.files) != 1 else ''}, {human_bytes(size)}"
     )
     seconds = report.metadata.get("seconds")

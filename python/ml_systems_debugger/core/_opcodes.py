@@ -6,8 +6,6 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ._standins import Persistent
-
 if TYPE_CHECKING:
     from ._pickle import Machine
 
@@ -176,8 +174,7 @@ def _table() -> list[Callable[[Machine], None] | None]:
         b"p": lambda m: m.put(m.index_line()), b"\x94": lambda m: m.put(len(m.memo)),
         b"h": lambda m: m.get(_u1(m)), b"j": lambda m: m.get(_u4(m)),
         b"g": lambda m: m.get(m.index_line()),
-        b"Q": lambda m: m.push(Persistent(m.pop()), 60),
-        b"P": lambda m: m.push(Persistent(m.text_line()), 60),
+        b"Q": lambda m: m.refer(m.pop()), b"P": lambda m: m.refer(m.text_line()),
         b"\x82": _extension(1), b"\x83": _extension(2), b"\x84": _extension(4),
     }  # fmt: skip
     return [steps.get(bytes([code])) for code in range(256)]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ._opcodes import TABLE
-from ._standins import Global, Instance, plain_container, safe_key
+from ._standins import Global, Instance, Persistent, plain_container, safe_key
 from .errors import SchemaError
 
 __all__ = ["Machine"]
@@ -17,11 +17,14 @@ MAX_INT_BYTES = 4096
 class Machine:
     """A stack, marks and a memo, as pickle has them; steps are in `_opcodes`."""
 
-    def __init__(self, data: bytes, source: str, offset: int, budget: int) -> None:
+    def __init__(
+        self, data: bytes, source: str, offset: int, budget: int, *, references: bool = False
+    ) -> None:
         self.data = data
         self.source = source
         self.offset = offset
         self.budget = budget
+        self.references = references
         self.at = 0
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -143,7 +146,17 @@ class Machine:
         self.push(found)
 
     def text_line(self) -> str:
-        return self.line().decode("utf-8", "backslashreplace")
+        line = self.line()
+        try:
+            return line.decode("utf-8")
+        except UnicodeDecodeError:
+            self.fail("holds a name that is no UTF-8", line[:40])
+
+    def refer(self, to: Any) -> None:
+        """Push what stands for something that lies beside the pickle."""
+        if not self.references:
+            self.fail("refers to what lies outside of it, and there is nothing")
+        self.push(Persistent(to), 60)
 
     # ---- building ---------------------------------------------------------------------------
 

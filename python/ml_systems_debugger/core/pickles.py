@@ -17,7 +17,9 @@ from ._standins import Global, Instance, Persistent
 __all__ = ["Global", "Instance", "Persistent", "read_pickle"]
 
 
-def read_pickle(data: bytes, source: str, offset: int, budget: int) -> tuple[Any, list[Global]]:
+def read_pickle(
+    data: bytes, source: str, offset: int, budget: int, *, references: bool = False
+) -> tuple[Any, list[Global]]:
     """Return the object in `data` and every global that it names, in order.
 
     Parameters
@@ -28,6 +30,8 @@ def read_pickle(data: bytes, source: str, offset: int, budget: int) -> tuple[Any
         File and place of `data`, for messages.
     budget : int
         Bytes of memory that the result may take, about.
+    references : bool
+        Whether it may refer to what lies beside it (persistent ids), as torch's do to storages.
 
     Raises
     ------
@@ -40,4 +44,4 @@ def read_pickle(data: bytes, source: str, offset: int, budget: int) -> tuple[Any
     >>> read_pickle(pickle.dumps({"step": 3}), "run.pkl", 0, 10_000)
     ({'step': 3}, [])
     """
-    return Machine(data, source, offset, budget).run()
+    return Machine(data, source, offset, budget, references=references).run()
