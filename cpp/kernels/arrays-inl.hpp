@@ -48,6 +48,14 @@ struct HalfExponent {
   static constexpr Bits magnitude = 0x7fffu, unit = 0x0400u, sign = 0x8000u, infinity = 0x7c00u;
 };
 
+// 8-bit floats with signed NaNs; where there are infinities, they come before the NaNs.
+template <uint8_t Least>
+struct ByteExponent {
+  using Bits = uint8_t;
+  using V = vu8;
+  static constexpr Bits magnitude = 0x7fu, unit = 0x80u - Least, sign = 0x80u, infinity = Least;
+};
+
 template <typename V>
 inline bool any_sign(V v, V sign) {
   const V masked = v & sign;
@@ -87,6 +95,29 @@ inline bool scan_nonfinite(const char *p, size_t n) {
   constexpr size_t step = 16384;  // early exit now and then, seldom enough to cost nothing
   for (size_t i = 0; i < n; i += step)
     if (span_has_nonfinite<E>(p + i * sizeof(typename E::Bits), smaller(step, n - i))) return true;
+  return false;
+}
+
+// Whether one of n bytes is `code`, which is not zero.
+inline bool has_code(const char *p, size_t n, uint8_t code) {
+  constexpr size_t step = 16384;
+  const vu8 wanted = vu8{} + code;
+  for (size_t first = 0; first < n; first += step) {
+    const size_t end = smaller(n, first + step);
+    vu8 a = {}, b = {};
+    size_t i = first;
+    for (; i + 2 * W <= end; i += 2 * W) {
+      ahead(p + i, 2 * W);
+      a |= bits_as<vu8>(load<vu8>(p + i) == wanted);
+      b |= bits_as<vu8>(load<vu8>(p + i + W) == wanted);
+    }
+    for (; i < end; i += W) {
+      vu8 tail = {};
+      __builtin_memcpy(&tail, p + i, smaller(W, end - i));
+      a |= bits_as<vu8>(tail == wanted);
+    }
+    if (any_sign<vu8>(a | b, vu8{} + static_cast<uint8_t>(0x80))) return true;
+  }
   return false;
 }
 
@@ -352,43 +383,13 @@ struct Bits<vd> {
   static constexpr uint64_t magnitude = 0x7fffffffffffffffull, infinity = 0x7ff0000000000000ull;
 };
 
-// What a span leaves in its lanes. Two chains of it run side by side, since an addition takes about
-// as long as one vector's whole work.
+// What a span leaves in its lanes.
 template <typename V>
 struct Lanes {
   V min, max, abs_sum, sum, squares;
   V shifted_squares;             // and then `sum` is of the distances from the pivot, too
   typename Bits<V>::U smallest;  // magnitude bits
 };
-
-template <bool shift, typename V>
-inline void absorb(Lanes<V> *l, V v, V pivot) {
-  using U = typename Bits<V>::U;
-  const U m = bits_as<U>(v) & (U{} + Bits<V>::magnitude);
-  l->smallest = minimum(l->smallest, m);
-  l->min = minimum(l->min, v);
-  l->max = maximum(l->max, v);
-  l->abs_sum += bits_as<V>(m);
-  l->squares += v * v;
-  if constexpr (shift) {
-    const V d = v - pivot;
-    l->sum += d;
-    l->shifted_squares += d * d;
-  } else {
-    l->sum += v;
-  }
-}
-
-template <bool shift, typename V>
-inline void join(Lanes<V> *l, const Lanes<V> &other) {
-  l->smallest = minimum(l->smallest, other.smallest);
-  l->min = minimum(l->min, other.min);
-  l->max = maximum(l->max, other.max);
-  l->abs_sum += other.abs_sum;
-  l->squares += other.squares;
-  l->sum += other.sum;
-  if constexpr (shift) l->shifted_squares += other.shifted_squares;
-}
 
 template <typename V>
 struct Totals {
@@ -425,7 +426,7 @@ inline void count_small_halves(const char *p, size_t n, BlockStats *out) {
     smalls -= (x & magnitude) < normal;
 #endif
   }
-  static_assert(kShort < 65536, "what four lanes of a word hold together fits one of them");
+  static_assert(4 * kShort < 65536, "what four lanes of a word hold together fits one of them");
   uint64_t zero = sum_of_halves(zeros), small = sum_of_halves(smalls);
   for (; i < n; ++i) {
     int16_t m;
@@ -472,8 +473,29 @@ inline Lanes<V> fresh_lanes() {
   Lanes<V> l = {};
   l.min = V{} + static_cast<decltype(V{}[0] + V{}[0])>(kInfinity);
   l.max = -l.min;
-  l.smallest = typename Bits<V>::U{} + Bits<V>::magnitude;
+  l.smallest = typename Bits<V>::U{} + Bits<V>::infinity;
   return l;
+}
+
+template <typename V>
+inline bool all_finite(V v) {
+  return !any_sign<typename Bits<V>::U>(
+      (bits_as<typename Bits<V>::U>(v) & (typename Bits<V>::U{} + Bits<V>::magnitude)) +
+          (typename Bits<V>::U{} + static_cast<decltype(typename Bits<V>::U{}[0])>(
+                                       Bits<V>::magnitude - Bits<V>::infinity + 1)),
+      typename Bits<V>::U{} +
+          static_cast<decltype(typename Bits<V>::U{}[0])>(Bits<V>::magnitude + 1));
+}
+
+// Whether a lane's least magnitude is zero or subnormal.
+template <typename F>
+inline bool has_small(typename Bits<typename F::V>::U least) {
+  using V = typename F::V;
+  using U = typename Bits<V>::U;
+  const V normal = V{} + static_cast<decltype(V{}[0] + V{}[0])>(F::min_normal);
+  U bound = bits_as<U>(normal);
+  if (bound[0] == 0) bound = bound + 1;  // formats without subnormals: zeros alone
+  return any_sign<U>(bits_as<U>(least < bound), U{} + (Bits<V>::magnitude + 1));
 }
 
 // Formats whose first pass has instructions of its own on this target. `own_span` reads n elements
@@ -539,12 +561,36 @@ inline void count_bits(const void *smalls, const void *zeros, size_t bytes, Bloc
   out->subnormal += small - zero;
 }
 
+// The extremes of `count` vectors, from the largest of their patterns as unsigned and as signed
+// integers.
+template <typename F>
+inline void half_extremes(const char *p, size_t count, __m512i lowest, __m512i highest,
+                          Totals<vf> *totals) {
+  if (_mm512_movepi16_mask(lowest) == 0) {  // none negative: the one nearest to zero
+    for (size_t j = 0; j < count; ++j) lowest = _mm512_min_epu16(lowest, load<__m512i>(p + 64 * j));
+  }
+  if (_mm512_movepi16_mask(highest) == 0xffffffffu) {  // none positive
+    for (size_t j = 0; j < count; ++j)
+      highest = _mm512_min_epi16(highest, load<__m512i>(p + 64 * j));
+  }
+  // Lanes on the other side of zero are further from the extreme than the rest.
+  vf a, b;
+  alignas(64) char memory[64];
+  __builtin_memcpy(memory, &lowest, 64);
+  F::pair(memory, &a, &b);
+  totals->min = minimum(totals->min, minimum(a, b));
+  __builtin_memcpy(memory, &highest, 64);
+  F::pair(memory, &a, &b);
+  totals->max = maximum(totals->max, maximum(a, b));
+}
+
 // Twice as many 16-bit patterns as floats go into a vector. As signed integers they are in order
 // where one is positive; as unsigned ones the negative come last, the largest magnitude at the
 // end. Whether a pattern is small is asked of its exponent, and the answers are stored as bits:
 // the ports that store have nothing else to do, those that calculate have too much.
 //
-// bfloat16 dot products (AVX512-BF16) were no faster: one takes as long as four other instructions.
+// bfloat16 dot products (AVX512-BF16) were no faster on a Xeon, where one takes as long as four
+// other instructions: dot_span below is Zen 4's.
 template <typename F>
 inline bool half_span(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
   const __m512i sign = _mm512_set1_epi16(-0x8000), small = _mm512_set1_epi16(F::small_bits),
@@ -579,23 +625,7 @@ inline bool half_span(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
     squares += sums.flush_into(&totals, vf{} + 1.0f);
   }
   if (!all_finite(squares)) return false;
-  __m512i lowest = (__m512i)most_negative, highest = (__m512i)most;
-  if (_mm512_movepi16_mask(lowest) == 0) {  // none negative: the one nearest to zero
-    for (size_t j = 0; j < count; ++j) lowest = _mm512_min_epu16(lowest, load<__m512i>(p + 64 * j));
-  }
-  if (_mm512_movepi16_mask(highest) == 0xffffffffu) {  // none positive
-    for (size_t j = 0; j < count; ++j)
-      highest = _mm512_min_epi16(highest, load<__m512i>(p + 64 * j));
-  }
-  // Lanes on the other side of zero are further from the extreme than the rest.
-  vf a, b;
-  alignas(64) char memory[64];
-  __builtin_memcpy(memory, &lowest, 64);
-  F::pair(memory, &a, &b);
-  totals.min = minimum(totals.min, minimum(a, b));
-  __builtin_memcpy(memory, &highest, 64);
-  F::pair(memory, &a, &b);
-  totals.max = maximum(totals.max, maximum(a, b));
+  half_extremes<F>(p, count, (__m512i)most_negative, (__m512i)most, &totals);
   *t = totals;
   size_t filled = count;
   for (; filled % 16 != 0; ++filled) smalls[filled] = zeros[filled] = 0;
@@ -616,30 +646,193 @@ template <>
 inline bool own_span<F16>(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
   return half_span<F16>(p, n, out, t);
 }
+#if defined(__AVX512BF16__)
+// Sums of pairs of bfloat16 values, `m` their magnitudes. A dot product takes subnormal values for
+// zeros and leaves no subnormal sum.
+struct DotSums {
+  vf sum[2] = {}, abs_sum[2] = {}, squares[2] = {};
+
+  static vf dot(vf to, __m512i a, __m512i b) {
+    return (vf)_mm512_dpbf16_ps((__m512)to, (__m512bh)a, (__m512bh)b);
+  }
+  void take(__m512i x, __m512i m, size_t k) {
+    const __m512i ones = _mm512_set1_epi16(0x3f80);
+    sum[k] = dot(sum[k], x, ones);
+    abs_sum[k] = dot(abs_sum[k], m, ones);
+    squares[k] = dot(squares[k], x, x);
+  }
+  vf flush_into(Totals<vf> *t) const {
+    const vf all = squares[0] + squares[1];
+    flush(abs_sum[0] + abs_sum[1], &t->abs_low, &t->abs_high);
+    flush(all, &t->sq_low, &t->sq_high);
+    flush(sum[0] + sum[1], &t->sum_low, &t->sum_high);
+    return all;
+  }
+};
+
+enum class Dotted { done, nonfinite, subnormal };
+
+inline Dotted dot_span(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
+  const __m512i mask = _mm512_set1_epi16(0x7fff);
+  vi16 most = vi16{} + static_cast<int16_t>(-0x8000), least = (vi16)mask;
+  vu16 most_negative = {};
+  Totals<vf> totals = *t;
+  vf squares = {};
+  const size_t count = n / 32;
+  for (size_t first = 0; first < count; first += kShort / 32) {
+    const size_t end = smaller(count, first + kShort / 32);
+    DotSums sums;
+    const auto take = [&](size_t j, size_t k) {
+      const __m512i x = load<__m512i>(p + 64 * j), m = _mm512_and_si512(x, mask);
+      most = (vi16)_mm512_max_epi16((__m512i)most, x);
+      most_negative = (vu16)_mm512_max_epu16((__m512i)most_negative, x);
+      least = (vi16)_mm512_min_epi16((__m512i)least, m);
+      sums.take(x, m, k);
+    };
+    size_t j = first;
+    for (; j + 2 <= end; j += 2) {
+      ahead(p + 64 * j, 128);
+      take(j, 0);
+      take(j + 1, 1);
+    }
+    if (j < end) take(j, 0);
+    squares += sums.flush_into(&totals);
+  }
+  if (!all_finite(squares)) return Dotted::nonfinite;
+  BlockStats small;
+  if (_mm512_cmplt_epi16_mask((__m512i)least, _mm512_set1_epi16(BF16::normal_bits)) != 0) {
+    count_small_halves<BF16>(p, n, &small);
+    if (small.subnormal != 0) return Dotted::subnormal;
+  }
+  half_extremes<BF16>(p, count, (__m512i)most_negative, (__m512i)most, &totals);
+  *t = totals;
+  out->zero += small.zero;
+  return Dotted::done;
+}
+
+// Which way a span is added must not depend on how spans are put together: a long one with
+// subnormal values is done again in short ones.
+template <>
+inline bool own_span<BF16>(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
+  const Dotted dotted = dot_span(p, n, out, t);
+  if (dotted != Dotted::subnormal) return dotted == Dotted::done;
+  return n <= kShort && half_span<BF16>(p, n, out, t);
+}
+#else
 template <>
 inline bool own_span<BF16>(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
   return half_span<BF16>(p, n, out, t);
 }
+#endif
 
-// 8-bit floats become float16 by shifts, but for a power of two: one with 5 bits of exponent is the
-// upper half of one, one with 4 has its bits moved into the wider exponent. The special codes of
-// the formats would pass as values: all are seen in the extremes.
+// What 8-bit floats have in common, whichever way they are added up: extremes, small ones, and the
+// special codes of the formats, which would pass as values and are all seen in the extremes.
+template <Dtype D>
+class ByteScan {
+ public:
+  static constexpr bool wide_exponent = D == Dtype::f8_e5m2 || D == Dtype::f8_e5m2fnuz;
+  static constexpr bool one_zero = D == Dtype::f8_e4m3fnuz || D == Dtype::f8_e5m2fnuz;
+  // The least magnitude that float16 does not hold, or that is special.
+  static constexpr uint8_t beyond = wide_exponent ? 0x7c : D == Dtype::f8_e4m3fn ? 0x7f : 0x80;
+
+  // Vector j of the span.
+  void take(__m512i x, size_t j) {
+    const __m512i small = _mm512_set1_epi8(wide_exponent ? 0x7c : 0x78);
+    most_ = (vu64)_mm512_max_epi8((__m512i)most_, x);
+    most_negative_ = (vu64)_mm512_max_epu8((__m512i)most_negative_, x);
+    if constexpr (one_zero) least_ = (vu64)_mm512_min_epi8((__m512i)least_, x);
+    smalls_[j] = _mm512_testn_epi8_mask(x, small);
+    zeros_[j] = _mm512_testn_epi8_mask(x, _mm512_set1_epi8(0x7f));
+  }
+  // False where a code is special.
+  bool conclude(const char *p, size_t count, BlockStats *out, Totals<vf> *totals) {
+    const __m512i mask = _mm512_set1_epi8(0x7f);
+    __m512i lowest = (__m512i)most_negative_, highest = (__m512i)most_;
+    const __m512i limit = _mm512_set1_epi8(static_cast<char>(beyond));
+    const __mmask64 positive = ~_mm512_movepi8_mask(highest),
+                    negative = _mm512_movepi8_mask(lowest);
+    if ((_mm512_cmpge_epu8_mask(highest, limit) & positive) != 0) return false;
+    if ((_mm512_cmpge_epu8_mask(_mm512_and_si512(lowest, mask), limit) & negative) != 0)
+      return false;
+    if (one_zero && _mm512_cmpeq_epi8_mask((__m512i)least_, _mm512_set1_epi8(-0x80)) != 0)
+      return false;
+    if (negative == 0) {
+      for (size_t j = 0; j < count; ++j)
+        lowest = _mm512_min_epu8(lowest, load<__m512i>(p + 64 * j));
+    }
+    if (positive == 0) {
+      for (size_t j = 0; j < count; ++j)
+        highest = _mm512_min_epi8(highest, load<__m512i>(p + 64 * j));
+    }
+    alignas(64) char codes[128], decoded[256];
+    __builtin_memcpy(codes, &lowest, 64);
+    __builtin_memcpy(codes + 64, &highest, 64);
+    Float8<D>::span(codes, 0, 128, decoded);
+    vf low[4], high[4];
+    for (size_t i = 0; i < 4; i += 2) {
+      BF16::pair(decoded + 32 * i, &low[i], &low[i + 1]);
+      BF16::pair(decoded + 128 + 32 * i, &high[i], &high[i + 1]);
+    }
+    totals->min = minimum(totals->min, minimum(minimum(low[0], low[1]), minimum(low[2], low[3])));
+    totals->max =
+        maximum(totals->max, maximum(maximum(high[0], high[1]), maximum(high[2], high[3])));
+    size_t filled = count;
+    for (; filled % 8 != 0; ++filled) smalls_[filled] = zeros_[filled] = 0;
+    count_bits(smalls_, zeros_, 8 * filled, out);
+    return true;
+  }
+
+ private:
+  vu64 most_ = (vu64)_mm512_set1_epi8(-0x80), most_negative_ = {};
+  vu64 least_ = (vu64)_mm512_set1_epi8(0x7f);
+  alignas(64) __mmask64 smalls_[kLong / 64], zeros_[kLong / 64];
+};
+
+#if defined(__AVX512BF16__)
+// As bfloat16: two lookups among the 128 codes without a sign, and the sign. Every value is normal.
 template <Dtype D>
 inline bool byte_span(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
-  constexpr bool wide_exponent = D == Dtype::f8_e5m2 || D == Dtype::f8_e5m2fnuz;
-  constexpr bool one_zero = D == Dtype::f8_e4m3fnuz || D == Dtype::f8_e5m2fnuz;
+  const auto &table = Float8<D>::table();
+  const __m512i l0 = load<__m512i>(table.low), l1 = load<__m512i>(table.low + 64),
+                h0 = load<__m512i>(table.high), h1 = load<__m512i>(table.high + 64);
+  const __m512i sign = _mm512_set1_epi8(-0x80), mask = _mm512_set1_epi16(0x7fff);
+  ByteScan<D> scan;
+  Totals<vf> totals = *t;
+  vf squares = {};
+  const size_t count = n / 64;
+  for (size_t first = 0; first < count; first += kShort / 64) {
+    const size_t end = smaller(count, first + kShort / 64);
+    DotSums sums;
+    for (size_t j = first; j < end; ++j) {
+      const char *q = p + 64 * j;
+      ahead(q, 64);
+      const __m512i x = load<__m512i>(q);
+      scan.take(x, j);
+      const __m512i low = _mm512_permutex2var_epi8(l0, x, l1);
+      // high | (x & sign)
+      const __m512i high =
+          _mm512_ternarylogic_epi64(_mm512_permutex2var_epi8(h0, x, h1), x, sign, 0xf8);
+      const __m512i a = _mm512_unpacklo_epi8(low, high), b = _mm512_unpackhi_epi8(low, high);
+      sums.take(a, _mm512_and_si512(a, mask), 0);
+      sums.take(b, _mm512_and_si512(b, mask), 1);
+    }
+    squares += sums.flush_into(&totals);
+  }
+  if (!all_finite(squares) || !scan.conclude(p, count, out, &totals)) return false;
+  *t = totals;
+  return true;
+}
+#else
+// 8-bit floats become float16 by shifts, but for a power of two: one with 5 bits of exponent is the
+// upper half of one, one with 4 has its bits moved into the wider exponent.
+template <Dtype D>
+inline bool byte_span(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
   constexpr float factor = D == Dtype::f8_e4m3fn     ? 256.0f
                            : D == Dtype::f8_e4m3fnuz ? 128.0f
                            : D == Dtype::f8_e5m2fnuz ? 0.5f
                                                      : 1.0f;
-  // The least magnitude that float16 does not hold, or that is special.
-  constexpr uint8_t beyond = wide_exponent ? 0x7c : D == Dtype::f8_e4m3fn ? 0x7f : 0x80;
-  const __m512i small = _mm512_set1_epi8(wide_exponent ? 0x7c : 0x78),
-                mask = _mm512_set1_epi8(0x7f), odd = _mm512_set1_epi16(-0x100),
-                moved = _mm512_set1_epi16(-0x4080);
-  vu64 most = (vu64)_mm512_set1_epi8(-0x80), most_negative = {};
-  vu64 least = (vu64)_mm512_set1_epi8(0x7f);
-  alignas(64) __mmask64 smalls[kLong / 64], zeros[kLong / 64];
+  const __m512i odd = _mm512_set1_epi16(-0x100), moved = _mm512_set1_epi16(-0x4080);
+  ByteScan<D> scan;
   Totals<vf> totals = *t;
   const size_t count = n / 64;
   for (size_t first = 0; first < count; first += kShort / 64) {
@@ -649,13 +842,9 @@ inline bool byte_span(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
       const char *q = p + 64 * j;
       ahead(q, 64);
       const __m512i x = load<__m512i>(q);
-      most = (vu64)_mm512_max_epi8((__m512i)most, x);
-      most_negative = (vu64)_mm512_max_epu8((__m512i)most_negative, x);
-      if constexpr (one_zero) least = (vu64)_mm512_min_epi8((__m512i)least, x);
-      smalls[j] = _mm512_testn_epi8_mask(x, small);
-      zeros[j] = _mm512_testn_epi8_mask(x, mask);
+      scan.take(x, j);
       __m512i lower = _mm512_slli_epi16(x, 8), upper = x;
-      if constexpr (wide_exponent) {
+      if constexpr (ByteScan<D>::wide_exponent) {
         upper = _mm512_and_si512(upper, odd);
       } else {  // an arithmetic shift leaves a second sign in the exponent's top bit
         lower = _mm512_and_si512(_mm512_srai_epi16(lower, 1), moved);
@@ -669,37 +858,11 @@ inline bool byte_span(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
     }
     sums.flush_into(&totals, vf{} + factor);
   }
-  __m512i lowest = (__m512i)most_negative, highest = (__m512i)most;
-  const __m512i limit = _mm512_set1_epi8(static_cast<char>(beyond));
-  const __mmask64 positive = ~_mm512_movepi8_mask(highest), negative = _mm512_movepi8_mask(lowest);
-  if ((_mm512_cmpge_epu8_mask(highest, limit) & positive) != 0) return false;
-  if ((_mm512_cmpge_epu8_mask(_mm512_and_si512(lowest, mask), limit) & negative) != 0) return false;
-  if (one_zero && _mm512_cmpeq_epi8_mask((__m512i)least, _mm512_set1_epi8(-0x80)) != 0)
-    return false;
-  if (negative == 0) {
-    for (size_t j = 0; j < count; ++j) lowest = _mm512_min_epu8(lowest, load<__m512i>(p + 64 * j));
-  }
-  if (positive == 0) {
-    for (size_t j = 0; j < count; ++j)
-      highest = _mm512_min_epi8(highest, load<__m512i>(p + 64 * j));
-  }
-  alignas(64) char codes[128], decoded[256];
-  __builtin_memcpy(codes, &lowest, 64);
-  __builtin_memcpy(codes + 64, &highest, 64);
-  Float8<D>::span(codes, 0, 128, decoded);
-  vf low[4], high[4];
-  for (size_t i = 0; i < 4; i += 2) {
-    BF16::pair(decoded + 32 * i, &low[i], &low[i + 1]);
-    BF16::pair(decoded + 128 + 32 * i, &high[i], &high[i + 1]);
-  }
-  totals.min = minimum(totals.min, minimum(minimum(low[0], low[1]), minimum(low[2], low[3])));
-  totals.max = maximum(totals.max, maximum(maximum(high[0], high[1]), maximum(high[2], high[3])));
+  if (!scan.conclude(p, count, out, &totals)) return false;
   *t = totals;
-  size_t filled = count;
-  for (; filled % 8 != 0; ++filled) smalls[filled] = zeros[filled] = 0;
-  count_bits(smalls, zeros, 8 * filled, out);
   return true;
 }
+#endif
 
 #define MLSD_BYTE_SPAN(D)                                                                    \
   template <>                                                                                \
@@ -713,29 +876,208 @@ MLSD_BYTE_SPAN(Dtype::f8_e5m2)
 MLSD_BYTE_SPAN(Dtype::f8_e4m3fnuz)
 MLSD_BYTE_SPAN(Dtype::f8_e5m2fnuz)
 #undef MLSD_BYTE_SPAN
-#endif
-
-// One span of at most kShort elements, a whole number of vectors, all finite.
-template <typename F, bool shift>
-inline Lanes<typename F::V> span_lanes(const char *p, size_t n, typename F::V pivot) {
-  using V = typename F::V;
-  constexpr size_t L = lanes<V>;
-  Lanes<V> l = fresh_lanes<V>();
-  size_t i = 0;
-  Lanes<V> other = fresh_lanes<V>();
-  for (; i + 2 * L <= n; i += 2 * L) {
-    V a, b;
-    ahead(p + i * F::step, 2 * L * F::step);
-    F::pair(p + i * F::step, &a, &b);
-    absorb<shift>(&l, a, pivot);
-    absorb<shift>(&other, b, pivot);
+#else
+// The same idea for targets whose comparisons fill vectors, not masks.
+template <typename F>
+inline bool half_span(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
+  constexpr size_t L = lanes<vi16>;
+  const vi16 mask = vi16{} + static_cast<int16_t>(0x7fff), normal = vi16{} + F::normal_bits;
+  vi16 most = ~mask, least = mask, zeros = {}, smalls = {};  // counts of at most kLong / L each
+  vu16 most_negative = {};
+  Totals<vf> totals = *t;
+  vf all = {};
+  for (size_t first = 0; first < n; first += kShort) {
+    const size_t end = smaller(n, first + kShort);
+    vf sum = {}, abs_sum[2] = {}, squares[2] = {};
+    for (size_t i = first; i < end; i += L) {
+      const char *q = p + 2 * i;
+      ahead(q, W);
+      const vi16 x = load<vi16>(q), m = x & mask;
+      most = maximum(most, x);
+      most_negative = maximum(most_negative, bits_as<vu16>(x));
+      if constexpr (F::many_small) {
+        zeros -= m == vi16{};
+        smalls -= m < normal;
+      } else {
+        least = minimum(least, m);
+      }
+      vf a, b;
+      F::pair(q, &a, &b);
+      sum += a + b;
+      abs_sum[0] += magnitude_of(a);
+      abs_sum[1] += magnitude_of(b);
+      squares[0] += a * a;
+      squares[1] += b * b;
+    }
+    const vf both = squares[0] + squares[1];
+    all += both;
+    flush(abs_sum[0] + abs_sum[1], &totals.abs_low, &totals.abs_high);
+    flush(both, &totals.sq_low, &totals.sq_high);
+    flush(sum, &totals.sum_low, &totals.sum_high);
   }
-  join<shift>(&l, other);
-  for (; i + L <= n; i += L) absorb<shift>(&l, F::vector(p + i * F::step), pivot);
-  return l;
+  if (!all_finite(all)) return false;
+  vi16 highest = most, lowest = bits_as<vi16>(most_negative);
+  if (!any_sign(lowest, ~mask)) {  // none negative: the one nearest to zero
+    for (size_t i = 0; i < n; i += L)
+      lowest = bits_as<vi16>(minimum(bits_as<vu16>(lowest), load<vu16>(p + 2 * i)));
+  }
+  if (!any_sign(static_cast<vi16>(~highest), ~mask)) {  // none positive
+    for (size_t i = 0; i < n; i += L) highest = minimum(highest, load<vi16>(p + 2 * i));
+  }
+  // Lanes on the other side of zero are further from the extreme than the rest.
+  vf a, b;
+  F::pair(reinterpret_cast<const char *>(&lowest), &a, &b);
+  totals.min = minimum(totals.min, minimum(a, b));
+  F::pair(reinterpret_cast<const char *>(&highest), &a, &b);
+  totals.max = maximum(totals.max, maximum(a, b));
+  *t = totals;
+  if constexpr (F::many_small) {
+    const uint64_t zero = sum_of_halves(zeros), small = sum_of_halves(smalls);
+    out->zero += zero;
+    out->subnormal += small - zero;
+  } else if (any_sign(static_cast<vi16>(least < normal), ~mask)) {
+    count_small_halves<F>(p, n, out);
+  }
+  return true;
 }
 
-// The same for any n and any values: non-finite lanes and those past the end count as the pivot in
+template <>
+constexpr size_t own_step<F16> = lanes<vi16>;
+template <>
+constexpr size_t own_step<BF16> = lanes<vi16>;
+template <>
+inline bool own_span<F16>(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
+  return half_span<F16>(p, n, out, t);
+}
+template <>
+inline bool own_span<BF16>(const char *p, size_t n, BlockStats *out, Totals<vf> *t) {
+  return half_span<BF16>(p, n, out, t);
+}
+#endif
+
+// The sums of one chain. Two of them run side by side, since an addition takes about as long as one
+// vector's whole work; extremes take less and have one chain, for the registers that narrow targets
+// lack.
+template <bool shift, typename V>
+struct ChainSums {
+  V abs_sum = {}, sum = {}, squares = {}, shifted_squares = {};
+
+  void take(V v, V magnitude, V pivot) {
+    abs_sum += magnitude;
+    squares += v * v;
+    if constexpr (shift) {
+      const V d = v - pivot;
+      sum += d;
+      shifted_squares += d * d;
+    } else {
+      sum += v;
+    }
+  }
+};
+
+// Least and largest of vectors without a NaN.
+template <typename V>
+class Extremes {
+ public:
+  void take(V v) {
+    low_ = minimum(low_, v);
+    high_ = maximum(high_, v);
+  }
+  static constexpr bool of_both_signs() { return true; }
+  void again(V) {}
+  V low() const { return low_; }
+  V high() const { return high_; }
+
+ private:
+  V low_ = fresh_lanes<V>().min, high_ = fresh_lanes<V>().max;
+};
+
+#if defined(__AVX512BF16__)
+// Zen 4 compares integers in four places, floats in two. As signed integers floats are in order
+// where one is positive; as unsigned ones the negative come last, the largest magnitude at the end.
+// Lanes on the other side of zero are further from the extreme than the rest.
+template <>
+class Extremes<vf> {
+ public:
+  void take(vf v) {
+    most_ = (vi32)_mm512_maskz_max_epi32(0xffff, (__m512i)most_, (__m512i)v);
+    most_negative_ = (vu32)_mm512_maskz_max_epu32(0xffff, (__m512i)most_negative_, (__m512i)v);
+  }
+  bool of_both_signs() const {
+    return _mm512_movepi32_mask((__m512i)most_negative_) != 0 &&
+           _mm512_movepi32_mask((__m512i)most_) != 0xffff;
+  }
+  // Over all of them once more, where one sign is missing.
+  void again(vf v) {
+    low_ = minimum(low_, v);
+    high_ = maximum(high_, v);
+  }
+  vf low() const { return of_both_signs() ? (vf)most_negative_ : low_; }
+  vf high() const { return of_both_signs() ? (vf)most_ : high_; }
+
+ private:
+  vi32 most_ = vi32{} + (-0x7fffffff - 1);
+  vu32 most_negative_ = {};
+  vf low_ = fresh_lanes<vf>().min, high_ = fresh_lanes<vf>().max;
+};
+#endif
+
+// Adds a span of at most kLong elements, a whole number of vectors `step` bytes apart, to a block
+// unless one of them is not finite: false then, with nothing changed.
+template <typename F, bool shift>
+inline bool plain_span(const char *p, size_t n, typename F::V pivot, BlockStats *out,
+                       Totals<typename F::V> *t) {
+  using V = typename F::V;
+  using U = typename Bits<V>::U;
+  constexpr size_t L = lanes<V>, B = F::step;
+  const Lanes<V> fresh = fresh_lanes<V>();
+  const U mask = U{} + Bits<V>::magnitude;
+  Extremes<V> extremes;
+  V all = {};
+  U smallest = fresh.smallest;
+  Totals<V> totals = *t;
+  for (size_t first = 0; first < n; first += kShort) {
+    const size_t end = smaller(n, first + kShort);
+    ChainSums<shift, V> one, two;
+    size_t i = first;
+    for (; i + 2 * L <= end; i += 2 * L) {
+      V a, b;
+      ahead(p + i * B, 2 * L * B);
+      F::pair(p + i * B, &a, &b);
+      const U ma = bits_as<U>(a) & mask, mb = bits_as<U>(b) & mask;
+      smallest = minimum(minimum(smallest, ma), mb);
+      extremes.take(a);
+      extremes.take(b);
+      one.take(a, bits_as<V>(ma), pivot);
+      two.take(b, bits_as<V>(mb), pivot);
+    }
+    for (; i + L <= end; i += L) {
+      const V a = F::vector(p + i * B);
+      const U ma = bits_as<U>(a) & mask;
+      smallest = minimum(smallest, ma);
+      extremes.take(a);
+      one.take(a, bits_as<V>(ma), pivot);
+    }
+    const V squares = one.squares + two.squares;
+    all += squares;
+    flush(one.abs_sum + two.abs_sum, &totals.abs_low, &totals.abs_high);
+    flush(squares, &totals.sq_low, &totals.sq_high);
+    flush(one.sum + two.sum, &totals.sum_low, &totals.sum_high);
+    if constexpr (shift)
+      flush(one.shifted_squares + two.shifted_squares, &totals.d2_low, &totals.d2_high);
+  }
+  if (!all_finite(all)) return false;  // a non-finite value, or an overflow
+  if (!extremes.of_both_signs()) {
+    for (size_t i = 0; i < n; i += L) extremes.again(F::vector(p + i * B));
+  }
+  totals.min = minimum(totals.min, extremes.low());
+  totals.max = maximum(totals.max, extremes.high());
+  *t = totals;
+  if (has_small<F>(smallest)) count_small<F>(p, n, out);
+  return true;
+}
+
+// Any n up to kShort and any values: non-finite lanes and those past the end count as the pivot in
 // the shifted sums, as zero in the others, and not at all in the extremes. Counts them, too: bad
 // values come in runs, and a tensor full of them should not take two passes more.
 template <typename F, bool shift>
@@ -785,36 +1127,15 @@ inline Lanes<typename F::V> masked_lanes(const char *p, size_t n, typename F::V 
   return l;
 }
 
-template <typename V>
-inline bool all_finite(V v) {
-  return !any_sign<typename Bits<V>::U>(
-      (bits_as<typename Bits<V>::U>(v) & (typename Bits<V>::U{} + Bits<V>::magnitude)) +
-          (typename Bits<V>::U{} + static_cast<decltype(typename Bits<V>::U{}[0])>(
-                                       Bits<V>::magnitude - Bits<V>::infinity + 1)),
-      typename Bits<V>::U{} +
-          static_cast<decltype(typename Bits<V>::U{}[0])>(Bits<V>::magnitude + 1));
-}
-
-// Whether a lane's least magnitude is zero or subnormal.
-template <typename F>
-inline bool has_small(typename Bits<typename F::V>::U least) {
-  using V = typename F::V;
-  using U = typename Bits<V>::U;
-  const V normal = V{} + static_cast<decltype(V{}[0] + V{}[0])>(F::min_normal);
-  U bound = bits_as<U>(normal);
-  if (bound[0] == 0) bound = bound + 1;  // formats without subnormals: zeros alone
-  return any_sign<U>(bits_as<U>(least < bound), U{} + (Bits<V>::magnitude + 1));
-}
-
-// Adds one span to a block; sums are flushed to 64 bits.
+// Adds one span of at most kShort elements to a block; sums are flushed to 64 bits.
 // `suspicious`, as the span before left it, says whether that one held non-finite values: they
 // come in runs, and the attempt without a mask is then saved.
 template <typename F, bool shift>
 inline void add_span(const char *p, size_t n, typename F::V pivot, BlockStats *out,
                      Totals<typename F::V> *t, bool *suspicious) {
   using V = typename F::V;
-  constexpr size_t L = lanes<V>;
-  const auto take = [&](const Lanes<V> &l, const char *q, size_t count) {
+  const auto take = [&](const char *q, size_t count) {
+    const Lanes<V> l = masked_lanes<F, shift>(q, count, pivot, out);
     t->min = minimum(t->min, l.min);
     t->max = maximum(t->max, l.max);
     flush(l.abs_sum, &t->abs_low, &t->abs_high);
@@ -823,21 +1144,13 @@ inline void add_span(const char *p, size_t n, typename F::V pivot, BlockStats *o
     if constexpr (shift) flush(l.shifted_squares, &t->d2_low, &t->d2_high);
     if (has_small<F>(l.smallest)) count_small<F>(q, count, out);
   };
-  const size_t whole = n / L * L;
-  if (whole != 0) {
-    Lanes<V> l;
-    if (!*suspicious) l = span_lanes<F, shift>(p, whole, pivot);
-    if (*suspicious || !all_finite(l.squares)) {  // a non-finite value, or an overflow
-      const uint64_t before = out->nan + out->posinf + out->neginf;
-      l = masked_lanes<F, shift>(p, whole, pivot, out);
-      *suspicious = out->nan + out->posinf + out->neginf != before;
-    }
-    take(l, p, whole);
+  const size_t whole = n / lanes<V> * lanes<V>;
+  if (whole != 0 && (*suspicious || !plain_span<F, shift>(p, whole, pivot, out, t))) {
+    const uint64_t before = out->nan + out->posinf + out->neginf;
+    take(p, whole);
+    *suspicious = out->nan + out->posinf + out->neginf != before;
   }
-  if (whole < n) {
-    const char *q = p + whole * F::step;
-    take(masked_lanes<F, shift>(q, n - whole, pivot, out), q, n - whole);
-  }
+  if (whole < n) take(p + whole * F::step, n - whole);
 }
 
 inline double finite_count(const BlockStats &s, size_t n) {
@@ -946,16 +1259,24 @@ inline size_t add_next(const char *p, size_t i, size_t end, typename F::V pivot,
   const size_t count = smaller(kShort, end - i);
   const bool first = progress->first;
   progress->first = false;
-  if constexpr (!shift && own_step<F> != 0) {
+  constexpr bool own = !shift && own_step<F> != 0;
+  if constexpr (own || F::step == F::size) {
+    constexpr size_t step = own ? own_step<F> : lanes<typename F::V>;
+    const char *q = p + i * F::size;
+    const auto add = [&](size_t length) {
+      if constexpr (own)
+        return own_span<F>(q, length, out, t);
+      else
+        return plain_span<F, shift>(q, length, pivot, out, t);
+    };
     if (!progress->suspicious) {
-      const char *q = p + i * F::size;
       if (!first && i >= progress->again && end - i >= kLong) {
-        if (own_span<F>(q, kLong, out, t)) return kLong;
+        if (add(kLong)) return kLong;
         progress->again = i + kLong;
       }
-      const size_t whole = count / own_step<F> * own_step<F>;
+      const size_t whole = count / step * step;
       if (whole != 0) {
-        if (own_span<F>(q, whole, out, t)) return whole;
+        if (add(whole)) return whole;
         progress->suspicious = true;
       }
     }

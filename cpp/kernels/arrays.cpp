@@ -94,11 +94,34 @@ template <>
 struct Scan<F16> : NativeScan<HalfExponent> {};
 template <>
 struct Scan<BF16> : NativeScan<BrainExponent> {};
+// 8-bit floats: whether there is one is asked of the codes; which one, of spans where there is.
 template <Dtype D>
 struct Scan<Float8<D>> {
-  static size_t first(const char *p, size_t n) { return find_converted<Float8<D>>(p, n); }
-  static bool any(const char *p, size_t n) { return first(p, n) != n; }
-  static NonfiniteCounts count(const char *p, size_t n) { return count_converted<Float8<D>>(p, n); }
+  static bool any(const char *p, size_t n) {
+    if constexpr (D == Dtype::f8_e4m3fn) return scan_nonfinite<ByteExponent<0x7f>>(p, n);
+    if constexpr (D == Dtype::f8_e5m2) return scan_nonfinite<ByteExponent<0x7c>>(p, n);
+    if constexpr (D == Dtype::f8_e8m0) return has_code(p, n, 0xff);
+    return has_code(p, n, 0x80);
+  }
+  static size_t first(const char *p, size_t n) {
+    for (size_t i = 0; i < n; i += kShort) {
+      const size_t count = smaller(kShort, n - i);
+      if (any(p + i, count)) return i + find_converted<Float8<D>>(p + i, count);
+    }
+    return n;
+  }
+  static NonfiniteCounts count(const char *p, size_t n) {
+    NonfiniteCounts out;
+    for (size_t i = 0; i < n; i += kShort) {
+      const size_t count = smaller(kShort, n - i);
+      if (!any(p + i, count)) continue;
+      const NonfiniteCounts part = count_converted<Float8<D>>(p + i, count);
+      out.nan += part.nan;
+      out.posinf += part.posinf;
+      out.neginf += part.neginf;
+    }
+    return out;
+  }
 };
 
 NonfiniteCounts count_any(const void *data, size_t n, Dtype dtype) {

@@ -72,6 +72,9 @@ inline vf maximum(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); 
 inline vd minimum(vd a, vd b) { return (vd)_mm256_min_pd((__m256d)a, (__m256d)b); }
 inline vd maximum(vd a, vd b) { return (vd)_mm256_max_pd((__m256d)a, (__m256d)b); }
 inline vu32 minimum(vu32 a, vu32 b) { return (vu32)_mm256_min_epu32((__m256i)a, (__m256i)b); }
+// Of magnitudes: there is no instruction for integers, and doubles of no sign are in the same
+// order. `a` must not be a NaN; where `b` is one, the result is `a`.
+inline vu64 minimum(vu64 a, vu64 b) { return (vu64)_mm256_min_pd((__m256d)b, (__m256d)a); }
 #endif
 template <typename V>
 constexpr size_t lanes = sizeof(V) / sizeof(V{}[0]);
@@ -249,8 +252,12 @@ struct Float8 {
       }
     }
   };
+  static const Table &table() {
+    static const Table built;
+    return built;
+  }
   static const char *span(const char *p, size_t i, size_t n, char *scratch) {
-    static const Table table;
+    const Table &table = Float8::table();
     size_t j = 0;
 #if defined(__AVX512VBMI__)
     // Two lookups among 128 bytes give each half of the result; all four for all 256 codes.

@@ -4,7 +4,7 @@
 # that its code goes into and MLSD_VECTOR_BYTES its natural vector width.
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-  set(MLSD_TARGETS baseline v3 v4 v4_vbmi)
+  set(MLSD_TARGETS baseline v3 v4 v4_vbmi zen4)
   set(MLSD_FLAGS_baseline "")
   set(MLSD_FLAGS_v3 -mavx2 -mfma -mf16c -mbmi -mbmi2 -mpopcnt -mlzcnt)
   set(MLSD_FLAGS_v4 ${MLSD_FLAGS_v3} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd
@@ -12,10 +12,13 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   # Ice Lake, Zen 4 and later: lookups among 128 bytes, which decode 8-bit floats, and counts of
   # bits.
   set(MLSD_FLAGS_v4_vbmi ${MLSD_FLAGS_v4} -mavx512vbmi -mavx512vpopcntdq)
+  # Dot products of bfloat16 as fast as any product, and integer comparisons in four places.
+  set(MLSD_FLAGS_zen4 ${MLSD_FLAGS_v4_vbmi} -mavx512bf16)
   set(MLSD_BYTES_baseline 16)
   set(MLSD_BYTES_v3 32)
   set(MLSD_BYTES_v4 64)
   set(MLSD_BYTES_v4_vbmi 64)
+  set(MLSD_BYTES_zen4 64)
 else()
   # NEON is part of arm64; elsewhere the compiler lowers 16-byte vectors as it can.
   set(MLSD_TARGETS baseline)

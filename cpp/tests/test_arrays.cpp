@@ -2,6 +2,7 @@
 // so that a sanitizer sees any read outside the array.
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <random>
 #include <vector>
@@ -17,7 +18,28 @@ using mlsd::Dtype;
 
 std::mt19937_64 random_bits(7);
 
+const Dtype kEightBits[] = {Dtype::f8_e4m3fn, Dtype::f8_e5m2, Dtype::f8_e4m3fnuz,
+                            Dtype::f8_e5m2fnuz, Dtype::f8_e8m0};
+
+double eight_bits(std::uint8_t code, Dtype dtype) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  if (dtype == Dtype::f8_e8m0) return code == 0xff ? nan : std::ldexp(1.0, code - 127);
+  const bool unsigned_zero = dtype == Dtype::f8_e4m3fnuz || dtype == Dtype::f8_e5m2fnuz;
+  if (unsigned_zero && code == 0x80) return nan;
+  const int fraction = dtype == Dtype::f8_e4m3fn || dtype == Dtype::f8_e4m3fnuz ? 3 : 2;
+  const int bias = (fraction == 3 ? 7 : 15) + (unsigned_zero ? 1 : 0);
+  const int magnitude = code & 0x7f, exponent = magnitude >> fraction;
+  const double sign = (code & 0x80) != 0 ? -1.0 : 1.0;
+  if (dtype == Dtype::f8_e4m3fn && magnitude == 0x7f) return nan;
+  if (dtype == Dtype::f8_e5m2 && magnitude >= 0x7c)
+    return magnitude == 0x7c ? sign * std::numeric_limits<double>::infinity() : nan;
+  const double part = std::ldexp(magnitude & ((1 << fraction) - 1), -fraction);
+  return sign *
+         (exponent == 0 ? std::ldexp(part, 1 - bias) : std::ldexp(1.0 + part, exponent - bias));
+}
+
 double float_of(const char *p, Dtype dtype) {
+  if (mlsd::item_size(dtype) == 1) return eight_bits(static_cast<std::uint8_t>(*p), dtype);
   switch (dtype) {
     case Dtype::f64: {
       double x;
@@ -120,6 +142,11 @@ std::vector<char> fill(std::size_t n, Dtype dtype, int values, std::size_t offse
       if (dtype == Dtype::f32) std::memcpy(p, &narrow, 4);
       if (dtype == Dtype::f16) std::memcpy(p, &half, 2);
       if (dtype == Dtype::bf16) std::memcpy(p, &brain, 2);
+      // Neither NaN nor infinite in any of the formats, and close enough together for e8m0.
+      const std::uint8_t eight = dtype == Dtype::f8_e8m0
+                                     ? static_cast<std::uint8_t>(0x70u | (bits & 0x0fu))
+                                     : static_cast<std::uint8_t>(0x01u | (bits & 0xb7u));
+      if (item == 1) std::memcpy(p, &eight, 1);
     } else {
       std::memcpy(p, &bits, item);
     }
@@ -131,20 +158,25 @@ void every_target() {
   for (std::size_t t = 0; t < mlsd::target_count(); ++t) {
     if (!mlsd::target_supported(t)) continue;
     const mlsd::ArrayKernels &kernels = *mlsd::target_at(t).arrays;
-    for (const Dtype dtype : {Dtype::f64, Dtype::f32, Dtype::f16, Dtype::bf16})
+    std::vector<Dtype> dtypes(std::begin(kEightBits), std::end(kEightBits));
+    dtypes.insert(dtypes.end(), {Dtype::f64, Dtype::f32, Dtype::f16, Dtype::bf16});
+    for (const Dtype dtype : dtypes)
       for (int values = 0; values < 3; ++values)
-        for (const std::size_t offset : {0, 1, 2, 3, 4, 8, 31, 63}) {
-          for (std::size_t n = 0; n <= 3 * 64 / mlsd::item_size(dtype) + 1; ++n) {
-            const std::vector<char> memory = fill(n, dtype, values, offset);
+        for (std::size_t offset = 0; offset < 64; offset += values == 0 ? 1 : 9) {
+          const std::size_t longest = 3 * 64 / mlsd::item_size(dtype) + 1;
+          for (std::size_t n = 0; n <= longest; ++n) {
             // Any bit pattern of wide types holds magnitudes whose squares overflow a long double's
             // sum here and there: those are compared by the Python tests.
-            if (values == 1 && dtype == Dtype::f64) continue;
+            if (values == 1 && (dtype == Dtype::f64 || dtype == Dtype::f8_e8m0)) continue;
+            const std::vector<char> memory = fill(n, dtype, values, offset);
             compare(kernels, memory.data() + offset, n, dtype);
           }
         }
     for (const std::size_t n : {2047u, 2048u, 2049u, 16385u}) {
-      const std::vector<char> memory = fill(n, Dtype::f32, 0, 1);
-      compare(kernels, memory.data() + 1, n, Dtype::f32);
+      for (const Dtype dtype : dtypes) {
+        const std::vector<char> memory = fill(n, dtype, 0, 1);
+        compare(kernels, memory.data() + 1, n, dtype);
+      }
     }
   }
 }
@@ -170,10 +202,47 @@ void same_bits_for_any_cut() {
   }
 }
 
+const void *piece_of(void *context, std::size_t first, std::size_t) {
+  const mlsd::ArrayRef &array = *static_cast<mlsd::ArrayRef *>(context);
+  return static_cast<const char *>(array.data) + first * mlsd::item_size(array.dtype);
+}
+
+// A block that comes in pieces, with stretches of zeros, of subnormal values, and with a NaN: which
+// way a span is added must not depend on how spans come together.
+void same_bits_in_pieces() {
+  const std::size_t n = 3 * mlsd::kPiece + 5000;
+  for (std::size_t t = 0; t < mlsd::target_count(); ++t) {
+    if (!mlsd::target_supported(t)) continue;
+    const mlsd::ArrayKernels &kernels = *mlsd::target_at(t).arrays;
+    for (const Dtype dtype : {Dtype::f64, Dtype::f32, Dtype::f16, Dtype::bf16, Dtype::f8_e4m3fn}) {
+      const std::size_t item = mlsd::item_size(dtype);
+      std::vector<char> memory = fill(n, dtype, 0, 0);
+      for (const std::size_t at :
+           {std::size_t{5000}, mlsd::kPiece - 3000, 2 * mlsd::kPiece + 7000}) {
+        std::memset(memory.data() + at * item, 0, 100 * item);
+        memory[at * item] = memory[(at + 6000) * item] = 1;  // the least of all values, roughly
+        for (std::size_t i = 1; i < item; ++i) memory[(at + 6000) * item + i] = 0;
+      }
+      std::memset(memory.data() + (mlsd::kPiece + 20000) * item, 0xff, item);
+      mlsd::ArrayRef array{memory.data(), n, dtype};
+      mlsd::BlockStats whole, pieces;
+      kernels.block_stats(memory.data(), n, dtype, &whole);
+      CHECK(kernels.stream_stats(n, dtype, piece_of, &array, &pieces));
+      CHECK(whole.nan == 1 && whole.nan == pieces.nan && whole.zero == pieces.zero);
+      CHECK(whole.zero >= 3 * 99 && whole.subnormal >= 3 && whole.subnormal == pieces.subnormal);
+      CHECK(whole.mean == pieces.mean && whole.abs_sum == pieces.abs_sum);
+      CHECK(whole.squares.sum == pieces.squares.sum &&
+            whole.deviations.sum == pieces.deviations.sum);
+      CHECK(whole.min == pieces.min && whole.max == pieces.max);
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
   every_target();
+  same_bits_in_pieces();
   same_bits_for_any_cut();
   return check::done();
 }
