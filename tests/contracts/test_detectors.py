@@ -129,6 +129,22 @@ def test_tables_say_what_their_series_say(
 
 
 @built_in
+@thorough
+@given(histories(), st.integers(1, 399), st.booleans())
+def test_what_it_does_not_read_changes_nothing(
+    cls: type[BaseDetector], run: SignalSet, at: int, in_tables: bool
+) -> None:
+    """A live monitor leaves such looks out."""
+    detector = cls()
+    state = detector.init()
+    detector.update(state, run.between(None, at))
+    before = state.to_bytes()
+    unread = SignalSet([one for one in run.between(at, None).series if not detector.reads(one.key)])
+    assert detector.update(state, tabled(unread, {}) if in_tables else unread) == ()
+    assert state.to_bytes() == before
+
+
+@built_in
 @settings(thorough, max_examples=6)
 @given(histories(), cuts())
 def test_batch_equals_stream_where_not_all_findings_are_kept(

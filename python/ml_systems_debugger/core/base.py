@@ -15,6 +15,7 @@ from .fold_state import DetectorState, FoldState, HistoryState
 from .results import DetectionResult, Outcome
 from .rules import AttributionRule
 from .sensitivity import Scale, check_sensitivity, scaled
+from .series import SeriesKey
 from .signal import Signal
 from .signal_set import SignalSet
 from .vocabulary import FailureModeLike
@@ -79,6 +80,12 @@ class BaseDetector(ABC):
     sensitivity_scales: ClassVar[Mapping[str, Scale]] = {}
     """How its thresholds follow the one knob; see `at_sensitivity`."""
 
+    latency: ClassVar[int] = 0
+    """Steps that a live monitor may hold back before they are judged: 0 for none.
+
+    What is found is the same, told so much later. Whatever is not finite, or is to be
+    judged at once for another reason, ends the wait."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
@@ -103,6 +110,15 @@ class BaseDetector(ABC):
         It is skipped, with a reason, where none of them is there.
         """
         return self.required_signals
+
+    def reads(self, key: SeriesKey) -> bool:  # noqa: ARG002 - for subclasses
+        """Return whether `update` takes anything from a series of `key`.
+
+        By itself or beside others. Where it reads none of a chunk, a live monitor
+        leaves the look out: `update` would change nothing there. The answer to a key
+        is always the same.
+        """
+        return True
 
     def at_sensitivity(self: _Detector, sensitivity: float) -> _Detector:
         """Return the same detector with thresholds that find more (above 1) or less (below 1).

@@ -135,14 +135,18 @@ class SeriesTable:
 
     def series(self, column: int) -> Series:
         """Return one column as a series."""
+        if self._by_series is not None:
+            values = self._by_series[column]
+        else:  # a few of many: not worth turning all of them
+            values = self.values[:, column].copy()
+            values.flags.writeable = False
+        return _unchecked(self.keys.keys[column], self.steps, values)
+
+    def __iter__(self) -> Iterator[Series]:
         if self._by_series is None:
             turned = self.values.T.copy()
             turned.flags.writeable = False
             object.__setattr__(self, "_by_series", turned)
-        assert self._by_series is not None  # noqa: S101 - set above
-        return _unchecked(self.keys.keys[column], self.steps, self._by_series[column])
-
-    def __iter__(self) -> Iterator[Series]:
         return (self.series(at) for at in range(len(self.keys)))
 
     def between(self, start: int | None, stop: int | None) -> SeriesTable | None:

@@ -130,6 +130,10 @@ class LayerDetector(BaseDetector):
         state.memory.update(open={}, context=facts)
         return state
 
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether a series is judged, or a witness."""
+        return key.name in self.followed or key.name in self.witnesses
+
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
         for table in chunk.tables:

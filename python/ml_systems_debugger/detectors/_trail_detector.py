@@ -101,6 +101,10 @@ class TrailDetector(BaseDetector):
         )
         return state
 
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether a series is folded."""
+        return self.settings_for(key) is not None
+
     def update(self, state: FoldState, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps into `state`, in place; return what changed."""
         for table in chunk.tables:

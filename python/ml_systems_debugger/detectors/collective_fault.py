@@ -15,12 +15,14 @@ from ..core import (
     Finding,
     FoldState,
     Outcome,
+    SeriesKey,
     SeriesKind,
     Severity,
     SignalSet,
     detectors,
 )
 from ._collective_rules import COLLECTIVES
+from ._latency import SLOW
 
 __all__ = ["CollectiveFaultDetector"]
 
@@ -80,12 +82,17 @@ class CollectiveFaultDetector(BaseDetector):
     failure_mode = FailureMode.PARTIAL_WORKER_FAILURE
     required_signals = ("collective_seq", "log_event_kind")
     attribution_rules = COLLECTIVES
+    latency = SLOW
 
     def init(self, context: Context | None = None) -> FoldState:  # noqa: ARG002 - needs none
         """Return a fresh state."""
         state = FoldState(self.name, 1, {})
         state.memory["calls"] = False
         return state
+
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether it is a call, or a message of a log."""
+        return key.name in ("collective_seq", "log_event_kind", "log_event")
 
     def update(self, state: FoldState, chunk: SignalSet) -> Sequence[Event]:
         """Open a finding for each fault in a run of closed steps."""

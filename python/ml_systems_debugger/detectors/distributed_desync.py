@@ -30,6 +30,7 @@ from ..core import (
 from ..core.sensitivity import COUNT, DISTANCE, scales
 from ._desync_findings import beside, earliest_layers, mode_of, place_of
 from ._desync_rules import DESYNC
+from ._latency import SLOW
 from ._replicas import Group, deviations, groups_of, odd_digests, row_median
 from ._sides import NOBODY, Sides, camps_of, sides_of, told
 
@@ -107,6 +108,7 @@ class DistributedDesyncDetector(BaseDetector):
     failure_mode = FailureMode.GRADIENT_DESYNC
     required_signals = (*_NORMS, *_DIGESTS)
     attribution_rules = DESYNC
+    latency = SLOW
     sensitivity_scales = scales(
         tolerance=DISTANCE, sigmas=DISTANCE, effect=DISTANCE, persistence=COUNT
     )
@@ -125,6 +127,10 @@ class DistributedDesyncDetector(BaseDetector):
         state = FoldState(self.name, 1, {})
         state.memory["groups"] = {}
         return state
+
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether it is a quantity that replicas should agree on."""
+        return key.name in self.required_signals
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""

@@ -37,6 +37,7 @@ from ..core import (
 from ..core.arrays import on_host
 from ..core.sensitivity import DISTANCE, RISK, scales
 from ..kernels import NumberComparison, NumberSample, Thresholds, compare_numbers
+from ._latency import SLOW
 
 __all__ = ["DistributionDriftDetector"]
 
@@ -129,6 +130,7 @@ class DistributionDriftDetector(BaseDetector):
     failure_mode = FailureMode.DISTRIBUTION_DRIFT
     required_signals = _NAMES
     attribution_rules = _RULES
+    latency = SLOW
     sensitivity_scales = scales(alpha=RISK, effect=DISTANCE, high_effect=DISTANCE)
 
     reference: int = 1000
@@ -164,6 +166,10 @@ class DistributionDriftDetector(BaseDetector):
         state = FoldState(self.name, 1, columns)
         state.memory["open"] = {}  # row to finding
         return state
+
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether it is a feature or an output that is followed."""
+        return _follows(key)
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""

@@ -23,6 +23,7 @@ from ..core import (
     detectors,
 )
 from ..core.sensitivity import COUNT, RATIO, scales
+from ._latency import SLOW
 from ._layers import LayerDetector, early_columns, learn_early
 from ._streaks import Turn
 from ._trail import Floats, evidence
@@ -96,6 +97,7 @@ class FeatureCollapseDetector(LayerDetector):
     failure_mode = FailureMode.FEATURE_COLLAPSE
     required_signals = ("activation_std",)
     attribution_rules = _RULES
+    latency = SLOW
     sensitivity_scales = scales(part=RATIO.within(0.0, 0.5), persistence=COUNT.within(2))
     followed = ("activation_std",)
     columns: ClassVar[dict[str, Column]] = early_columns(_SAMPLE)

@@ -23,6 +23,7 @@ from ..core import (
     detectors,
 )
 from ..core.sensitivity import COUNT, scales
+from ._latency import SLOW
 from ._layers import LayerDetector, Rows
 from ._streaks import Turn
 from ._trail import Floats
@@ -101,6 +102,7 @@ class FrozenParametersDetector(LayerDetector):
     failure_mode = FailureMode.FROZEN_PARAMETERS
     required_signals = ("update_ratio", "param_norm")
     attribution_rules = _RULES
+    latency = SLOW
     sensitivity_scales = scales(persistence=COUNT.within(2))
     followed = ("update_ratio", "param_norm")
     witnesses = ("grad_norm",)

@@ -23,6 +23,7 @@ from ..core import (
 from ..core.sensitivity import PART, RATIO, RISK, scales
 from ..kernels.trail import Field, settings
 from ._gradient_rules import VANISHING
+from ._latency import SLOW
 from ._learning import LOSS_SETTINGS, Followed, has_norm, is_training_loss, losses_of, progress
 from ._trail import Floats, Onset, Trail, Verdict, evidence, sureness
 from ._trail_detector import TrailDetector
@@ -104,6 +105,7 @@ class GradientVanishingDetector(TrailDetector):
     failure_mode = FailureMode.VANISHING_GRADIENTS
     required_signals = _NORMS
     attribution_rules = VANISHING
+    latency = SLOW
     sensitivity_scales = scales(
         ratio=RATIO.within(0.0, 0.5),
         layer_ratio=RATIO.within(0.0, 0.5),

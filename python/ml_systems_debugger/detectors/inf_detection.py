@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import FailureMode, detectors
+from ._latency import SLOW
 from ._nonfinite import NonFiniteDetector, infinite_elements
 from ._nonfinite_rules import INF
 
@@ -60,6 +61,7 @@ class InfDetectionDetector(NonFiniteDetector):
 
     failure_mode = FailureMode.INF_DETECTED
     attribution_rules = INF
+    latency = SLOW
     kind = "inf"
 
     def bad(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

@@ -30,6 +30,7 @@ from ..core import (
 )
 from ..core.sensitivity import COUNT, PART, scales
 from ._lasting import TAIL, Lasting, Tail, Turn, keep_quiet, summed
+from ._latency import SLOW
 from ._starvation_rules import STARVED
 from ._straggler_findings import ident
 from ._taught import ROUGH, TAUGHT, Floats, goals, learn, teach
@@ -101,6 +102,7 @@ class InputStarvationDetector(BaseDetector):
     failure_mode = FailureMode.INPUT_STARVATION
     required_signals = ("data_time",)
     attribution_rules = STARVED
+    latency = SLOW
     sensitivity_scales = scales(
         share=PART.within(_TRACE, 1.0), rise=PART, persistence=COUNT.within(4, 32)
     )
@@ -125,6 +127,10 @@ class InputStarvationDetector(BaseDetector):
         state = FoldState(self.name, 1, columns)
         state.memory.update(open={}, number={}, alone=[])
         return state
+
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether it is time for data, or what it is a part of."""
+        return key.name in ("data_time", "step_time")
 
     def update(self, state: FoldState, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps into `state`, in place; return what changed."""

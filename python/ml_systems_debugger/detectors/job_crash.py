@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ..core import (
     BaseDetector,
@@ -16,13 +20,16 @@ from ..core import (
     Finding,
     FoldState,
     Outcome,
+    SeriesKey,
     SeriesKind,
     Severity,
     SignalSet,
+    TableKeys,
     detectors,
 )
 from ..kernels import has_nonfinite
 from ._crash_rules import CRASH
+from ._latency import SLOW
 
 __all__ = ["JobCrashDetector"]
 
@@ -51,6 +58,8 @@ _STOPS = re.compile(r"error|exception|stop|abort|terminat|exit", re.IGNORECASE)
 _HARMLESS = re.compile(r"\bwarn(?:ing)?\b", re.IGNORECASE)
 _BY_HAND = re.compile(r"KeyboardInterrupt|SystemExit")
 _ASSERTION = re.compile(r"device-side assert", re.IGNORECASE)
+_TELLING = ("loss", "grad_norm")
+_FAILED = "allocation_failed"
 _MAX_RANKS = 32
 _MAX_TEXT = 300
 
@@ -105,6 +114,7 @@ class JobCrashDetector(BaseDetector):
     failure_mode = FailureMode.JOB_CRASH
     required_signals = ("log_event_kind",)
     attribution_rules = CRASH
+    latency = SLOW
 
     def init(self, context: Context | None = None) -> FoldState:  # noqa: ARG002 - needs none
         """Return a fresh state."""
@@ -113,19 +123,14 @@ class JobCrashDetector(BaseDetector):
     def update(self, state: FoldState, chunk: SignalSet) -> tuple[Event, ...]:
         """Remember the last step and the last messages of each kind; judged only at the end."""
         runs: dict[str, dict[str, Any]] = state.memory
-        for one in chunk.series:
-            if not len(one) or one.kind is SeriesKind.TEXT:
-                continue
-            run = runs.setdefault(_name(one.key.run), _fresh(one.key.segment))
-            if one.key.segment > run["segment"]:
-                run.update(_fresh(one.key.segment))
-            if one.key.segment == run["segment"]:
-                last = int(one.steps[-1])
-                if one.name in ("loss", "grad_norm") and one.kind is SeriesKind.SCALAR:
-                    run["non_finite"] |= has_nonfinite(one.values)
-                run["last"] = last if run["last"] is None else max(last, run["last"])
-                if one.name == "allocation_failed":
-                    run["measured"] = last
+        for table in chunk.tables:
+            for key, columns in state.plan(table.keys, "runs", partial(_by_run, table.keys)):
+                bad = not table.finite and has_nonfinite(table.values[:, columns])
+                _measured(runs, key, int(table.steps[-1]), bad)
+        for one in chunk.singles:
+            if len(one) and one.kind is not SeriesKind.TEXT:
+                bad = one.kind is SeriesKind.SCALAR and one.name in _TELLING
+                _measured(runs, one.key, int(one.steps[-1]), bad and has_nonfinite(one.values))
         for one in chunk.select("log_event_kind", kind=SeriesKind.TEXT):
             run = runs.setdefault(_name(one.key.run), _fresh(one.key.segment))
             if one.key.segment > run["segment"]:
@@ -148,6 +153,35 @@ class JobCrashDetector(BaseDetector):
         return DetectionResult.of_findings(
             self.failure_mode, self.name, found, judged=("log_event",)
         )
+
+
+def _by_run(keys: TableKeys) -> list[tuple[SeriesKey, npt.NDArray[np.int64]]]:
+    """Return a key for every run and segment, and the columns of its losses and gradient norms.
+
+    Where an allocation failed that is the key: it is remembered apart.
+    """
+    found: dict[tuple[str | None, int], list[int]] = {}
+    firsts: dict[tuple[str | None, int], SeriesKey] = {}
+    for at, key in enumerate(keys.keys):
+        place = key.run, key.segment
+        columns = found.setdefault(place, [])
+        if key.name in _TELLING:
+            columns.append(at)
+        if place not in firsts or key.name == _FAILED:
+            firsts[place] = key
+    return [(firsts[place], np.array(columns, np.int64)) for place, columns in found.items()]
+
+
+def _measured(runs: dict[str, dict[str, Any]], key: SeriesKey, last: int, bad: bool) -> None:
+    """Remember up to where a series was measured, and whether its values were not finite."""
+    run = runs.setdefault(_name(key.run), _fresh(key.segment))
+    if key.segment > run["segment"]:
+        run.update(_fresh(key.segment))
+    if key.segment == run["segment"]:
+        run["non_finite"] |= bool(bad)
+        run["last"] = last if run["last"] is None else max(last, run["last"])
+        if key.name == _FAILED:
+            run["measured"] = last
 
 
 def _name(run: str | None) -> str:

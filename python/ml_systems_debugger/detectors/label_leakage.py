@@ -34,6 +34,7 @@ from ..core import (
 from ..core.arrays import on_host
 from ..core.sensitivity import COUNT, SHARE, scales
 from ._association import Association, association, shared_rows
+from ._latency import SLOW
 
 __all__ = ["LabelLeakageDetector"]
 
@@ -122,6 +123,7 @@ class LabelLeakageDetector(BaseDetector):
     failure_mode = FailureMode.LABEL_LEAKAGE
     required_signals = _ACCURACIES
     attribution_rules = _RULES
+    latency = SLOW
     sensitivity_scales = scales(share=SHARE, suspicious=SHARE, perfect=SHARE, evaluations=COUNT)
 
     share: float = 0.98
@@ -160,6 +162,10 @@ class LabelLeakageDetector(BaseDetector):
         state.memory["checked"] = checked
         state.memory["found"] = [one.to_dict() for one in found[:50]]
         return state
+
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether it is an accuracy."""
+        return key.name in _ACCURACIES
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""

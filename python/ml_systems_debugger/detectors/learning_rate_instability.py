@@ -147,6 +147,10 @@ class LearningRateInstabilityDetector(BaseDetector):
         state.memory["jumps"] = []  # facts of each, bounded by _KEPT per series
         return state
 
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether it is a learning rate or a loss."""
+        return key.name in ("lr", "loss")
+
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
         # What came before a restart first: the rest of the run inherits from it.

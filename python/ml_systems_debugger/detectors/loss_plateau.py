@@ -24,6 +24,7 @@ from ..core import (
 )
 from ..core.sensitivity import RISK, SLACK, scales
 from ..kernels.trail import Field, settings
+from ._latency import SLOW
 from ._learning import (
     RATE_SETTINGS,
     Followed,
@@ -115,6 +116,7 @@ class LossPlateauDetector(TrailDetector):
     failure_mode = FailureMode.LOSS_PLATEAU
     required_signals = ("loss", "accuracy")
     attribution_rules = PLATEAU
+    latency = SLOW
     sensitivity_scales = scales(chance_factor=SLACK.within(1.0, 100.0), flat=RISK)
 
     chance_factor: float = 1.3

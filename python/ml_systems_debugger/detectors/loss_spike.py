@@ -35,6 +35,7 @@ from ..core import (
 )
 from ..core.sensitivity import DISTANCE, RATIO, RISK, scales
 from ..kernels import RobustBaseline
+from ._latency import SLOW
 from ._learning import is_learning_rate, is_training_loss
 from ._noise_tail import BLOCK, TAIL, admit, grow, reach
 from ._trail import Floats, evidence, sureness
@@ -155,6 +156,7 @@ class LossSpikeDetector(BaseDetector):
     failure_mode = FailureMode.LOSS_SPIKE
     required_signals = ("loss",)
     attribution_rules = _RULES
+    latency = SLOW
     sensitivity_scales = scales(
         sigmas=DISTANCE, ratio=RATIO, high_ratio=RATIO, undone=DISTANCE, chance=RISK
     )
@@ -198,6 +200,10 @@ class LossSpikeDetector(BaseDetector):
     def _memory(self) -> int:
         """Values that a spike may reach back over, with those before it."""
         return self.longest + _BEFORE + 8
+
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether it is a loss or a learning rate."""
+        return key.name in ("loss", "lr")
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""

@@ -24,6 +24,7 @@ from ..core import (
 )
 from ..core.sensitivity import PART, scales
 from ._growth import growth_of
+from ._latency import SLOW
 from ._learning import Followed
 from ._memory import GROWING, LEVEL, same_place, total_of
 from ._memory_rules import FRAGMENTED
@@ -93,6 +94,7 @@ class MemoryFragmentationDetector(TrailDetector):
     failure_mode = FailureMode.MEMORY_FRAGMENTATION
     required_signals = tuple(name for pair in _PAIRS for name in pair)
     attribution_rules = FRAGMENTED
+    latency = SLOW
     sensitivity_scales = scales(share=PART, growth=PART)
 
     share: float = 0.25

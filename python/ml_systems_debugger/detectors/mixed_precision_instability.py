@@ -31,6 +31,7 @@ from ..core import (
     detectors,
 )
 from ..core.sensitivity import COUNT, scales
+from ._latency import SLOW
 from ._streaks import STREAK, Turn, streaks
 from ._trail import evidence
 
@@ -114,6 +115,7 @@ class MixedPrecisionInstabilityDetector(BaseDetector):
     failure_mode = FailureMode.MIXED_PRECISION_INSTABILITY
     required_signals = _FOLLOWED
     attribution_rules = _RULES
+    latency = SLOW
     sensitivity_scales = scales(streak=COUNT.within(3), long_streak=COUNT.within(3))
 
     streak: int = 5
@@ -132,6 +134,10 @@ class MixedPrecisionInstabilityDetector(BaseDetector):
         state = FoldState(self.name, 1, columns)
         state.memory["open"] = {}
         return state
+
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether it is what a loss scaler logs."""
+        return key.name in _FOLLOWED
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""

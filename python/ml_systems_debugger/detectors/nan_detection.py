@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import FailureMode, detectors
+from ._latency import SLOW
 from ._nonfinite import NonFiniteDetector, nan_elements
 from ._nonfinite_rules import NAN
 
@@ -73,6 +74,7 @@ class NaNDetectionDetector(NonFiniteDetector):
 
     failure_mode = FailureMode.NAN_DETECTED
     attribution_rules = NAN
+    latency = SLOW
     kind = "nan"
 
     def bad(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

@@ -31,6 +31,7 @@ from ..core import (
 from ..core.parting import common_places
 from ..core.sensitivity import COUNT, DISTANCE, scales
 from ._determinism_rules import DETERMINISM
+from ._latency import SLOW
 from ._straggler_findings import ident
 from ._trail import evidence
 
@@ -102,6 +103,7 @@ class NonDeterminismDetector(BaseDetector):
     failure_mode = FailureMode.NON_DETERMINISM
     required_signals = _QUANTITIES
     attribution_rules = DETERMINISM
+    latency = SLOW
     sensitivity_scales = scales(agreeing=COUNT, negligible=DISTANCE)
 
     agreeing: int = 3
@@ -118,6 +120,10 @@ class NonDeterminismDetector(BaseDetector):
         told = {k: known[k] for k in ("seed", "same_seed", "deterministic") if k in known}
         state.memory.update(context=told, seeds={}, pairs={}, runs=[])
         return state
+
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether it is what runs are compared by."""
+        return key.name in _QUANTITIES or key.name == "seed"
 
     def update(self, state: FoldState, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps into `state`, in place; return what changed."""

@@ -22,6 +22,7 @@ from ..core import (
 from ..core.sensitivity import PART, RISK, scales
 from ..kernels.trail import Field
 from ._growth import Growth, growth_of
+from ._latency import SLOW
 from ._learning import Followed
 from ._memory import GROWING, LEVEL, same_place, total_of
 from ._memory_rules import OUT_OF_MEMORY
@@ -100,6 +101,7 @@ class OomPrecursorDetector(TrailDetector):
     failure_mode = FailureMode.OOM_PRECURSOR
     required_signals = (*_USED, *_HOST, _FAILED)
     attribution_rules = OUT_OF_MEMORY
+    latency = SLOW
     sensitivity_scales = scales(growth=PART, horizon=RISK.within(0.0))
 
     growth: float = 0.05

@@ -25,6 +25,7 @@ from ..core import (
 )
 from ..core.sensitivity import DISTANCE, PART, scales
 from ..kernels.trail import Field, settings
+from ._latency import SLOW
 from ._learning import LOSS_SETTINGS, Followed, is_training_loss, losses_of, suffers
 from ._trail import Floats, Onset, Trail, Verdict, evidence, jitter, sureness
 from ._trail_detector import TrailDetector
@@ -117,6 +118,7 @@ class OverfittingDetector(TrailDetector):
     failure_mode = FailureMode.OVERFITTING
     required_signals = ("loss",)
     attribution_rules = _RULES
+    latency = SLOW
     sensitivity_scales = scales(gap=PART, high_gap=DISTANCE)
 
     gap: float = 0.1

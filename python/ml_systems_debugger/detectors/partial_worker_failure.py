@@ -29,6 +29,7 @@ from ..core import (
 from ..core.sensitivity import COUNT, scales
 from ._collective_calls import follow_calls, follow_parted, not_joined
 from ._lasting import TAIL, Lasting, Tail, keep_all
+from ._latency import SLOW
 from ._straggler_findings import ident
 from ._trail import evidence
 from ._worker_rows import KINDS, Place, places
@@ -109,6 +110,7 @@ class PartialWorkerFailureDetector(BaseDetector):
     failure_mode = FailureMode.PARTIAL_WORKER_FAILURE
     required_signals = (*_VALUES, *_CALLS)
     attribution_rules = WORKER
+    latency = SLOW
     sensitivity_scales = scales(missing=COUNT.within(2), persistence=COUNT.within(2))
 
     missing: int = 16
@@ -131,6 +133,10 @@ class PartialWorkerFailureDetector(BaseDetector):
         )
         state.memory.update(places={}, open={}, number={}, calls={}, parted={})
         return state
+
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether it is what shows that a worker is there."""
+        return key.name in self.required_signals or key.name == "log_event_kind"
 
     def update(self, state: FoldState, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps into `state`, in place; return what changed."""

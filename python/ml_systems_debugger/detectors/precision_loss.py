@@ -22,6 +22,7 @@ from ..core import (
     detectors,
 )
 from ..core.sensitivity import COUNT, scales
+from ._latency import SLOW
 from ._layers import LayerDetector, Rows
 from ._streaks import Turn
 from ._trail import Floats, evidence
@@ -110,6 +111,7 @@ class PrecisionLossDetector(LayerDetector):
     failure_mode = FailureMode.PRECISION_LOSS
     required_signals = ("update_ratio", "update_zero_fraction")
     attribution_rules = _RULES
+    latency = SLOW
     sensitivity_scales = scales(persistence=COUNT.within(2))
     followed = ("update_ratio", "update_zero_fraction")
     witnesses = ("lr", "grad_norm", "skipped_step")

@@ -29,6 +29,7 @@ from ..core import (
 )
 from ..core.sensitivity import COUNT, DISTANCE, RATIO, scales
 from ._lasting import TAIL, Lasting, Tail, keep_all, keep_quiet
+from ._latency import SLOW
 from ._pace import BUSY, TIMES, Floats, aligned, distances, places, reference
 from ._straggler_findings import begun, extend, finding_of, ident, is_pace, pace_of, told_once
 from ._straggler_rules import STRAGGLER
@@ -119,6 +120,7 @@ class StragglerEffectDetector(BaseDetector):
     failure_mode = FailureMode.STRAGGLER_EFFECT
     required_signals = TIMES
     attribution_rules = STRAGGLER
+    latency = SLOW
     sensitivity_scales = scales(
         score=RATIO.within(0.01, 0.99),
         sigmas=DISTANCE,
@@ -156,6 +158,10 @@ class StragglerEffectDetector(BaseDetector):
         )
         state.memory.update(open={}, number={}, places={})
         return state
+
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether it is a time that a step took."""
+        return key.name in TIMES or key.name == "comm_time"
 
     def update(self, state: FoldState, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps into `state`, in place; return what changed."""

@@ -43,6 +43,7 @@ from ..kernels import (
     benjamini_hochberg,
     compare_numbers,
 )
+from ._latency import SLOW
 
 __all__ = ["TrainingServingSkewDetector"]
 
@@ -158,6 +159,7 @@ class TrainingServingSkewDetector(BaseDetector):
     failure_mode = FailureMode.TRAINING_SERVING_SKEW
     required_signals = (_FEATURE, *_SIDES, _DIVERGENCE)
     attribution_rules = _SKEW
+    latency = SLOW
     sensitivity_scales = scales(
         q=RISK, effect=DISTANCE, high_effect=DISTANCE, kl_threshold=DISTANCE
     )
@@ -195,6 +197,10 @@ class TrainingServingSkewDetector(BaseDetector):
             for feature, values in given.items():
                 _take(state, SeriesKey(_FEATURE, split, str(feature)), _floats(values, feature))
         return state
+
+    def reads(self, key: SeriesKey) -> bool:
+        """Return whether it is of a feature."""
+        return _side_of(key) is not None
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""

@@ -80,6 +80,11 @@ class Intake:
             self._parameters.measure(buffer, self._key, *arrays_of(parameters))
         return bad
 
+    @property
+    def stands_out(self) -> bool:
+        """Whether the last step did: not finite, to be judged at once, or out of the ordinary."""
+        return self._close_look
+
     def to_be_judged(self, bad: bool) -> bool:
         """Return whether the detectors are to look at the buffer after this step."""
         alert = self._watch.alert(self.buffer)

@@ -13,13 +13,19 @@ from ..core import (
     DetectionResult,
     Finding,
     Outcome,
+    SeriesKey,
     SignalSet,
     SkippedDetector,
+    TableKeys,
     canonical,
     failure_mode,
 )
+from ._held import Held, urgent
 
 __all__ = ["Judges", "MonitorWarning", "failed_results"]
+
+_LAYOUTS = 64
+_Layout = tuple[int, tuple[TableKeys, ...], tuple[SeriesKey, ...]]
 
 
 class MonitorWarning(UserWarning):
@@ -37,6 +43,9 @@ class Judges:
         self, detectors: Iterable[BaseDetector], context: Mapping[str, Any], strict: bool
     ) -> None:
         self._folds: list[tuple[BaseDetector, Any]] = []
+        self._by_latency: dict[int, list[tuple[BaseDetector, Any]]] = {}
+        self._held: dict[int, Held] = {}
+        self._readers: dict[_Layout, list[tuple[BaseDetector, Any]]] = {}
         self._needed: dict[int, dict[str, None]] = {}
         self._told: dict[str, Any] = {}
         self._strict = strict
@@ -48,12 +57,47 @@ class Judges:
                 self._folds.append((one, one.init(context)))
             except Exception as error:  # noqa: BLE001, PERF203 - a third party's may raise anything
                 self._put_aside(one, error)
+        self._group()
 
-    def update(self, chunk: SignalSet) -> list[Finding]:
-        """Take closed steps; return findings that are new, or worse than they were."""
-        new: list[Finding] = []
+    def _group(self) -> None:
+        """Sort the folds by their latency; nothing is held."""
+        self._by_latency = {}
         for detector, state in self._folds:
-            # Every chunk, also one without what it needs: a detector reads witnesses beside it.
+            self._by_latency.setdefault(detector.latency, []).append((detector, state))
+        self._held = {latency: Held(latency) for latency in self._by_latency if latency}
+        self._readers.clear()
+
+    def update(self, chunk: SignalSet, *, steps: int | None = None) -> list[Finding]:
+        """Take closed steps; return findings that are new, or worse than they were.
+
+        Parameters
+        ----------
+        chunk : SignalSet
+        steps : int, optional
+            How many there are: what `BaseDetector.latency` allows may then be held
+            back, until `flush` or what is not finite. By default nothing is.
+        """
+        at_once = steps is None or urgent(chunk)
+        new: list[Finding] = []
+        for latency in self._by_latency:
+            if not latency:
+                self._look(latency, chunk, new)
+            elif self._held[latency].add(chunk, steps or 0) or at_once:
+                for part in self._held[latency].take():
+                    self._look(latency, part, new)
+        return _in_order(new)
+
+    def flush(self) -> list[Finding]:
+        """Judge what was held back; return as `update` does."""
+        new: list[Finding] = []
+        for latency, held in self._held.items():
+            for part in held.take():
+                self._look(latency, part, new)
+        return _in_order(new)
+
+    def _look(self, latency: int, chunk: SignalSet, new: list[Finding]) -> None:
+        """Let the detectors of a latency fold a chunk; add findings that are new."""
+        for detector, state in self._reading(latency, chunk):
             if detector.name in self.failed:
                 continue
             try:
@@ -62,7 +106,26 @@ class Judges:
                     new += self._fresh(detector.conclude(state))
             except Exception as error:  # noqa: BLE001 - a third party's check may raise anything
                 self._put_aside(detector, error)
-        return sorted(new, key=lambda f: (f.onset_step or 0, -f.severity.rank))
+
+    def _reading(self, latency: int, chunk: SignalSet) -> list[tuple[BaseDetector, Any]]:
+        """Return the folds that read anything of a chunk: told once for each of its layouts."""
+        tables = tuple([table.keys for table in chunk.tables])
+        layout = latency, tables, tuple([one.key for one in chunk.singles])
+        found = self._readers.get(layout)
+        if found is None:
+            if len(self._readers) >= _LAYOUTS:
+                self._readers.clear()
+            keys = [key for one in tables for key in one.keys] + list(layout[2])
+            found = [fold for fold in self._by_latency[latency] if self._reads(fold[0], keys)]
+            self._readers[layout] = found
+        return found
+
+    def _reads(self, detector: BaseDetector, keys: Iterable[SeriesKey]) -> bool:
+        try:
+            return any(detector.reads(key) for key in keys)
+        except Exception as error:  # noqa: BLE001 - a third party's may raise anything
+            self._put_aside(detector, error)
+            return False
 
     def _fresh(self, result: DetectionResult) -> list[Finding]:
         found = []
@@ -127,8 +190,13 @@ class Judges:
                 state = detector.restore(base64.b85decode(text), context)
             folds.append((detector, state))
         self._folds = folds
+        self._group()
         self._told = dict(saved["told"])
         self.failed = dict(saved["failed"])
+
+
+def _in_order(found: list[Finding]) -> list[Finding]:
+    return sorted(found, key=lambda f: (f.onset_step or 0, -f.severity.rank))
 
 
 def failed_results(failed: Mapping[str, str]) -> list[DetectionResult]:

@@ -337,15 +337,17 @@ class Monitor:
         bad = intake.take(step, loss, gradients, parameters, metrics, self._model)
         self._record(step)
         if intake.to_be_judged(bad):
-            found += self._judged()
+            found += self._judged(in_time=not intake.stands_out)
         return found
 
-    def _judged(self) -> list[Finding]:
+    def _judged(self, *, in_time: bool = False) -> list[Finding]:
+        """Let the detectors look; `in_time` allows some of them to wait for more steps."""
         buffer = self._intake.buffer
-        if not buffer.steps:
-            return []
         try:
-            return self._judges.update(buffer.drain())
+            if not buffer.steps:
+                return self._judges.flush()
+            steps = len(buffer.steps) if in_time else None
+            return self._judges.update(buffer.drain(), steps=steps)
         except Exception as error:  # noqa: BLE001 - training is not to end for this
             self._intake.renew()
             self._failed("judging what was measured", error)
