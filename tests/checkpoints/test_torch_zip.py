@@ -154,6 +154,16 @@ def test_a_member_that_others_take_for_a_folder_is_refused(tmp_path: Path) -> No
         scan(tmp_path / "m.pt")
 
 
+def test_a_member_on_another_disk_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(100)}, tmp_path / "m.pt")
+    data = bytearray((tmp_path / "m.pt").read_bytes())
+    at = data.rfind(b"m/data/0") - 46  # its entry of the directory
+    data[at + 34 : at + 36] = b"\xff\xff"
+    (tmp_path / "m.pt").write_bytes(data)
+    with pytest.raises(UnsupportedFormatError, match="several disks"):
+        scan(tmp_path / "m.pt")
+
+
 @pytest.mark.parametrize("name", [".storage_alignment", "version"])
 def test_a_number_beside_the_data_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     torch.save({"w": torch.ones(100)}, tmp_path / "m.pt")

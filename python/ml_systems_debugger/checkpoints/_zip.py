@@ -120,9 +120,12 @@ def _directory(source: Source, start: int, stop: int) -> tuple[int, int, int, in
         )  # fmt: skip
     _, disk, first_disk, here, count, size, offset, _ = fields
     end = tail_start + at
-    if (disk, first_disk) not in ((0, 0), (_U16, _U16)) or here != count:
+    wide = at >= _LOCATOR64.size and tail[at - _LOCATOR64.size :][:4] == b"PK\x06\x07"
+    # Only where wider fields follow may these say that they do not hold the number.
+    one = (disk, first_disk) == (0, 0) or (wide and (disk, first_disk) == (_U16, _U16))
+    if not one or here != count:
         raise UnsupportedFormatError("a zip archive over several disks", source=source.name)
-    if at >= _LOCATOR64.size and tail[at - _LOCATOR64.size :][:4] == b"PK\x06\x07":
+    if wide:
         _, on_disk, where, disks = _LOCATOR64.unpack_from(tail, at - _LOCATOR64.size)
         if on_disk or disks > 1:
             raise UnsupportedFormatError("a zip archive over several disks", source=source.name)
@@ -172,7 +175,7 @@ def _entry(source: Source, data: bytes, at: int, base: int) -> tuple[int, int, M
         raise UnsupportedFormatError(
             "an encrypted archive member", source=source.name, value=shown(name)
         )
-    if disk not in (0, _U16):
+    if disk:
         raise UnsupportedFormatError("a zip archive over several disks", source=source.name)
     if attributes & _FOLDER and size:
         # Other readers give no bytes of such a member, or memory that nobody wrote.
