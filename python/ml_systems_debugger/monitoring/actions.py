@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 
 from ..core import ConfigurationError, Finding, Severity
 
 __all__ = ["ACTIONS", "Actions", "FaultFound"]
+
+_LOG = logging.getLogger("ml_systems_debugger.monitoring")
 
 ACTIONS = ("warn", "raise", "stop", "none")
 
@@ -41,28 +45,54 @@ class Actions:
         self._on_finding, self._save, self._failed = on_finding, save, failed
 
     def take(self, found: Sequence[Finding]) -> None:
-        """Call back, save, warn, stop or raise, in this order."""
-        if self._on_finding is not None:
-            for one in found:
-                try:
-                    self._on_finding(one)
-                except FaultFound:  # noqa: PERF203 - one finding's is not the next one's
-                    raise
-                except Exception as error:  # noqa: BLE001 - training is not to end for this
-                    self._failed("calling on_finding", error)
+        """Say what is grave, call back, save; then stop or raise.
+
+        It is said, and flushed, before anything else is written: whatever happens to the
+        process while it saves a checkpoint, the finding is known. One step that fails
+        leaves out none behind it.
+        """
         grave = [one for one in found if one.severity >= self.at_least]
+        try:
+            self._say(grave)
+        finally:
+            try:
+                self._call(found)
+            finally:
+                if grave:
+                    self._keep()
         if not grave:
             return
-        if self._save is not None:
-            save, self._save = self._save, None
-            try:
-                save()
-            except Exception as error:  # noqa: BLE001 - likewise
-                self._failed("calling save", error)
-        if self.action == "warn":
-            for one in grave:
-                warnings.warn(f"[{one.severity}] {one.message}", RuntimeWarning, stacklevel=4)
-        elif self.action == "stop":
+        if self.action == "stop":
             self.should_stop = True
         elif self.action == "raise":
             raise FaultFound(grave)
+
+    def _say(self, grave: Sequence[Finding]) -> None:
+        for one in grave:
+            text = f"[{one.severity}] {one.message}"
+            if self.action == "warn":
+                warnings.warn(text, RuntimeWarning, stacklevel=5)
+            elif self.action != "none":
+                _LOG.warning("%s", text)
+        if grave and sys.stderr is not None:
+            sys.stderr.flush()
+
+    def _call(self, found: Sequence[Finding]) -> None:
+        if self._on_finding is None:
+            return
+        for one in found:
+            try:
+                self._on_finding(one)
+            except FaultFound:  # noqa: PERF203 - one finding's is not the next one's
+                raise
+            except Exception as error:  # noqa: BLE001 - training is not to end for this
+                self._failed("calling on_finding", error)
+
+    def _keep(self) -> None:
+        if self._save is None:
+            return
+        save, self._save = self._save, None
+        try:
+            save()
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._failed("calling save", error)
