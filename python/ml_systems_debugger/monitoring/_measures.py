@@ -79,7 +79,7 @@ class Gradients:
     @property
     def any(self) -> bool:
         """Whether there was a gradient at all."""
-        return bool(self._there.any())
+        return self._total != 0.0 or bool(self._there.any())
 
     def put(self, buffer: StepBuffer, key: MakeKey) -> None:
         """Put what was read last.

@@ -95,6 +95,8 @@ class Monitor:
     trace : bool
         Where a step is not finite, replay it and name the operation where that
         begins (torch); see `step`.
+    activations : bool
+        Measure what every module gives: zeros and spread, by forward hooks (torch).
     strict : bool
         Let errors of the monitor itself end the training. Otherwise they are
         warned of once and the check counts as not run.
@@ -130,6 +132,7 @@ class Monitor:
         replica_id: int | str | None = None,
         context: Mapping[str, Any] | None = None,
         trace: bool = False,
+        activations: bool = False,
         strict: bool = False,
     ) -> None:
         check_count(1, every=every, update_every=update_every)
@@ -157,6 +160,10 @@ class Monitor:
 
             self._model = TorchModel(model, optimizer, self, skip_nonfinite)
             self._probes.add(self._model)
+            if activations:
+                from ._activations import Activations
+
+                self._probes.add(Activations(model, self))
             if optimizer is not None:
                 optimizer = bare_optimizer(optimizer)
                 self._probes.add(CarriedGradients(model, optimizer, self))

@@ -1,0 +1,88 @@
+"""What the modules of a torch model give: how much of it is zero, and how far it spreads."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..kernels.tensor_stats import tensor_stats
+from ._measures import Layers, MakeKey
+from ._probe import Probe
+from ._steps import StepBuffer
+
+if TYPE_CHECKING:
+    from .monitor import Monitor
+
+__all__ = ["Activations"]
+
+
+class Activations(Probe):
+    """Measures the output of every module without modules of its own, in training mode.
+
+    Within the forward pass, by one native call for each: nothing is kept of it. Of
+    several forward passes in a step the last counts. What is not finite makes
+    ``activation_std`` of that module NaN or infinite, and is judged at once.
+    """
+
+    what = "measuring activations"
+
+    def __init__(self, model: Any, monitor: Monitor) -> None:
+        leaves = [(n, m) for n, m in model.named_modules() if next(m.children(), None) is None]
+        self._names = tuple(name for name, _ in leaves)
+        self._monitor = monitor
+        self._there: npt.NDArray[np.bool_] = np.zeros(len(leaves), np.bool_)
+        self._zeros, self._spread = np.zeros(len(leaves)), np.zeros(len(leaves))
+        self._bad = self._any = False
+        self._put_zeros = Layers("activation_zero_fraction")
+        self._put_spread = Layers("activation_std")
+        self._handles = [
+            module.register_forward_hook(self._hook(at)) for at, (_, module) in enumerate(leaves)
+        ]
+
+    def _hook(self, at: int) -> Callable[[Any, Any, Any], None]:
+        def given(module: Any, _: Any, out: Any) -> None:
+            if not module.training or not getattr(out, "is_cpu", False):
+                return
+            began = time.perf_counter()
+            try:
+                self._measure(at, out)
+            except Exception as error:  # noqa: BLE001 - training is not to end for this
+                self.detach()
+                self._monitor._probes.leave_out(self, error)
+            self._monitor.cost += time.perf_counter() - began
+
+        return given
+
+    def _measure(self, at: int, out: Any) -> None:
+        if not out.dtype.is_floating_point or not out.numel():
+            return
+        found = tensor_stats(out.detach())
+        spread = found.std
+        if found.nan:
+            spread = math.nan
+        elif found.posinf or found.neginf:
+            spread = math.inf
+        self._zeros[at], self._spread[at] = found.zero / found.size, spread
+        self._there[at] = self._any = True
+        self._bad |= spread - spread != 0.0  # NaN or infinite
+
+    def put(self, buffer: StepBuffer, key: MakeKey) -> bool:
+        """Put what this step's forward pass gave."""
+        if not self._any:
+            return False
+        self._put_zeros(buffer, key, self._names, self._zeros, self._there)
+        self._put_spread(buffer, key, self._names, self._spread, self._there)
+        bad, self._bad, self._any = self._bad, False, False
+        self._there[:] = False
+        return bad
+
+    def detach(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
