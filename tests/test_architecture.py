@@ -46,7 +46,8 @@ def imported_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ml_systems_debugger.MissingDependencyError as error:
-        assert ".integrations." in name, "nothing else may need a framework"
+        kernel = name.endswith(".monitoring._device_kernel")
+        assert kernel or ".integrations." in name, "nothing else may need a framework"
         pytest.skip(str(error))
 
 

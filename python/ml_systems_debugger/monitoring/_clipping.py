@@ -5,18 +5,32 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Clipped", "listen", "unlisten"]
+__all__ = ["Clipped", "Factor", "listen", "unlisten"]
 
 _PLACES = (("clip_grad", "_clip_grads_with_norm_"), ("", "clip_grads_with_norm_"))
 """What every way to clip by a norm calls last, and the same under its public name."""
 
 
+@dataclass(frozen=True)
+class Factor:
+    """What clipping multiplies by: known once `total_norm` is, which may be on a device."""
+
+    max_norm: float
+    total_norm: Any
+
+    def __call__(self, total: float | None = None) -> float:
+        """Return it; without `total` the norm is read, which waits for a device."""
+        total = float(self.total_norm) if total is None else total
+        return min(float(self.max_norm) / (total + 1e-6), 1.0)
+
+
 class Clipped(Protocol):
     """What is told of clipping."""
 
-    def clipping(self, parameters: Sequence[Any], factor: Callable[[], float]) -> None:
+    def clipping(self, parameters: Sequence[Any], factor: Factor) -> None:
         """Take that gradients of `parameters` are about to be multiplied by `factor()`."""
 
 
@@ -64,11 +78,8 @@ def _telling(original: Callable[..., Any]) -> Callable[..., Any]:
             given = [parameters] if hasattr(parameters, "grad") else list(parameters)
             parameters = given  # it may be a generator
 
-            def factor() -> float:
-                return min(float(max_norm) / (float(total_norm) + 1e-6), 1.0)
-
             for one in tuple(_listeners):
-                one.clipping(given, factor)
+                one.clipping(given, Factor(max_norm, total_norm))
         return original(parameters, max_norm, total_norm, *more, **named)
 
     return clip

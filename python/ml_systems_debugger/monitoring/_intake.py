@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..core import SeriesKey, canonical
 from ._budget import Budget
-from ._measures import Gradients, Parameters, arrays_of
+from ._device_model import DeviceGradients, DeviceMoves
+from ._devices import Devices
+from ._late import Late, LateBuffer
+from ._measures import SAMPLE, Gradients, Parameters, arrays_of
 from ._probe import Probe, Probes
-from ._steps import StepBuffer
+from ._steps import Bools, Floats, StepBuffer
 from ._watch import Watch
 
 __all__ = ["Intake"]
@@ -38,6 +41,11 @@ class Intake:
         self._names: dict[str, SeriesKey] = {}
         self._watch = Watch()
         self._gradients, self._parameters = Gradients(), Parameters()
+        self.devices = Devices()
+        self.late: Late | None = None
+        """Where numbers come from a device: steps are put once theirs have come."""
+        self._device_gradients = DeviceGradients(self.devices)
+        self._device_moves = DeviceMoves(self.devices, SAMPLE)
 
     def restarts(self, step: int) -> bool:
         """Return whether the run went back to an earlier step."""
@@ -62,28 +70,52 @@ class Intake:
         Where gradients are handed over, those that `model` measured do not count.
         """
         self.last_step = step
-        buffer = self.buffer
+        if self.late is None:
+            self._look_for_devices(loss, gradients, parameters, metrics)
+        buffer = self.buffer if self.late is None else self.late.before(self.buffer)
         buffer.begin(step)
         bad = False
         if loss is not None:
-            bad |= self._put("loss", loss)
+            bad |= self._put(buffer, "loss", loss)
         for name, value in metrics.items():
             if value is not None:
-                bad |= self._put(name, value)
+                bad |= self._put(buffer, name, value)
         if gradients is not None:
             self._chances += 1
             if self.due(self._chances - 1):
-                bad |= self._gradients.read(*arrays_of(gradients))
-                self._gradients.put(buffer, self._key)
+                bad |= self._put_gradients(buffer, *arrays_of(gradients))
         bad |= self._probes.put(buffer, self._key, model if gradients is not None else None)
         if parameters is not None and step % self._budget.update_every == 0:
-            self._parameters.measure(buffer, self._key, *arrays_of(parameters))
+            self._put_parameters(buffer, *arrays_of(parameters))
         return bad
 
     @property
     def stands_out(self) -> bool:
         """Whether the last step did: not finite, to be judged at once, or out of the ordinary."""
         return self._close_look
+
+    def begin_late(self) -> None:
+        """From now on numbers may come from a device: put every step once its own have come."""
+        if self.late is None:
+            self.late = Late(self.devices)
+
+    def arrived(self, wait: bool) -> Iterator[tuple[int, bool]]:
+        """Put the steps whose numbers have come; yield each, and whether to judge it now.
+
+        With `wait` all of them, and what is not there is waited for.
+        """
+        if self.late is not None:
+            yield from self.late.arrived(lambda: self.buffer, wait)
+
+    def _look_for_devices(
+        self, loss: Any, gradients: Any, parameters: Any, metrics: Mapping[str, Any]
+    ) -> None:
+        holds = self.devices.holds
+        if holds(loss) or any(map(holds, metrics.values())):
+            self.begin_late()
+        for given in (gradients, parameters):
+            if given is not None and any(map(holds, arrays_of(given)[1])):
+                self.begin_late()
 
     def to_be_judged(self, bad: bool) -> bool:
         """Return whether the detectors are to look at the buffer after this step."""
@@ -95,16 +127,59 @@ class Intake:
         """Return whether gradients are to be measured at the `chances`-th step that has some."""
         return self._close_look or self._budget.due(chances)
 
-    def _put(self, name: str, value: Any) -> bool:
+    def _put_gradients(
+        self, buffer: StepBuffer, names: Sequence[str], arrays: Sequence[Any]
+    ) -> bool:
+        if not isinstance(buffer, LateBuffer):
+            bad = self._gradients.read(names, arrays)
+            self._gradients.put(buffer, self._key)
+            return bad
+        self._device_gradients.read(arrays)
+
+        def use(to: StepBuffer, norms: Floats, there: Bools, _: list[float]) -> bool:
+            self._gradients.take(names, norms, there)
+            self._gradients.put(to, self._key)
+            return self._gradients.bad
+
+        self._device_gradients.later(buffer, (), use)
+        return False
+
+    def _put_parameters(
+        self, buffer: StepBuffer, names: Sequence[str], arrays: Sequence[Any]
+    ) -> None:
+        if not isinstance(buffer, LateBuffer):
+            self._parameters.measure(buffer, self._key, names, arrays)
+            return
+
+        def use(to: StepBuffer, norms: Floats, moved: Floats | None) -> bool:
+            self._parameters.take(to, self._key, names, norms, moved)
+            return False
+
+        self._device_moves.later(buffer, arrays, use)
+
+    def _put(self, buffer: StepBuffer, name: str, value: Any) -> bool:
+        key = self._key_of(name)
+        if isinstance(buffer, LateBuffer) and self.devices.holds(value):
+
+            def taken(to: StepBuffer, came: list[Floats]) -> bool:
+                number = float(came[0][0])
+                to.put(key, number)
+                return number - number != 0.0
+
+            buffer.later([value.detach().reshape(1)], taken)
+            return False
         number = float(value.detach() if hasattr(value, "detach") else value)
+        buffer.put(key, number)
+        return number - number != 0.0  # NaN or infinite
+
+    def _key_of(self, name: str) -> SeriesKey:
         key = self._names.get(name)
         if key is None:
             quantity = canonical(name)
             key = self._names[name] = SeriesKey(
                 quantity.name, quantity.split, quantity.layer, self.replica, None, self.segment
             )
-        self.buffer.put(key, number)
-        return number - number != 0.0  # NaN or infinite
+        return key
 
     def _key(self, name: str, layer: str | None) -> SeriesKey:
         return SeriesKey(name, None, layer, self.replica, None, self.segment)

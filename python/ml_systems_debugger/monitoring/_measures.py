@@ -13,13 +13,13 @@ from ..core import SeriesKey
 from ..kernels.live import live_moves, live_norms
 from ._steps import Place, StepBuffer
 
-__all__ = ["Gradients", "Layers", "Parameters", "arrays_of"]
+__all__ = ["SAMPLE", "Gradients", "Layers", "Parameters", "arrays_of"]
 
 Floats = npt.NDArray[np.float64]
 MakeKey = Callable[[str, str | None], SeriesKey]
 
 _SAME = 1e-3  # relative difference of two norms of the same gradients, in float32 or half of it
-_SAMPLE = 4096  # elements of a tensor whose movement stands for all of it
+SAMPLE = 4096  # elements of a tensor whose movement stands for all of it
 
 
 def arrays_of(given: Any) -> tuple[Sequence[str], Sequence[Any]]:
@@ -65,6 +65,12 @@ class Gradients:
     def total(self) -> float:
         """Of all that were read last."""
         return self._total
+
+    def take(self, names: Sequence[str], norms: Floats, there: npt.NDArray[np.bool_]) -> None:
+        """Take norms [names] that were measured elsewhere, as if they had been read."""
+        self._names, self._norms, self._there = names, norms, there
+        self._total = live_norms((norms,), np.zeros(1), np.zeros(1, np.bool_))
+        self.bad = not bool(np.isfinite(norms).all())
 
     @property
     def norms(self) -> Floats:
@@ -141,7 +147,7 @@ class Parameters:
         if names is not self._names and list(names) != list(self._names):
             self._known = False
             sizes = [math.prod(array.shape) for array in arrays]
-            self._samples = np.zeros((len(names), min(_SAMPLE, max([1, *sizes]))))
+            self._samples = np.zeros((len(names), min(SAMPLE, max([1, *sizes]))))
             self._norms, self._moved = np.zeros(len(names)), np.zeros(len(names))
         self._names = names
         try:
@@ -149,10 +155,25 @@ class Parameters:
         except TypeError:  # of integers, or a type of 8 bits: rare, and copied whole
             arrays = [_as_floats(array) for array in arrays]
             live_moves(arrays, self._norms, self._samples, self._moved, known=self._known)
-        self._put_norms(buffer, key, names, self._norms)
-        if self._known:
-            self._put_moves(buffer, key, names, self._moved)
+        self._put(buffer, key, names, self._moved if self._known else None)
         self._known = True
+
+    def take(
+        self, buffer: StepBuffer, key: MakeKey, names: Sequence[str], norms: Floats,
+        moved: Floats | None,
+    ) -> None:  # fmt: skip
+        """Put norms and movements [names] that were measured elsewhere."""
+        self._norms = norms
+        if moved is not None:
+            self._moved = moved
+        self._put(buffer, key, names, moved)
+
+    def _put(
+        self, buffer: StepBuffer, key: MakeKey, names: Sequence[str], moved: Floats | None
+    ) -> None:
+        self._put_norms(buffer, key, names, self._norms)
+        if moved is not None:
+            self._put_moves(buffer, key, names, moved)
 
 
 def _as_floats(array: Any) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..core import DetectionResult
 from ._measures import MakeKey
@@ -21,8 +22,11 @@ class Probe:
     what = "a probe"
     """What it measures, for the message when that fails."""
 
-    def metrics(self) -> dict[str, float]:
-        """Return numbers of the step that is being closed, by their names in logs."""
+    def metrics(self) -> dict[str, Any]:
+        """Return numbers of the step that is being closed, by their names in logs.
+
+        Numbers, or tensors of one on a device.
+        """
         return {}
 
     def put(self, buffer: StepBuffer, key: MakeKey) -> bool:  # noqa: ARG002
@@ -60,9 +64,9 @@ class Probes:
     def __iter__(self) -> Iterator[Probe]:
         return iter(tuple(self._all))
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Any]:
         """Return the numbers of all."""
-        found: dict[str, float] = {}
+        found: dict[str, Any] = {}
         for probe in self:
             try:
                 found.update(probe.metrics())

@@ -128,6 +128,11 @@ class Standing:
         self._looking = bool(self._suspects.any())
         return self._looking
 
+    @property
+    def looking(self) -> bool:
+        """Whether something seems to stand, so that movements are measured at every step."""
+        return self._looking
+
     def measured(self, moved: Floats, step: int) -> bool:
         """Take what the parameters moved since the last time; return whether to judge that now."""
         over = max(step - self._last, 1)

@@ -138,6 +138,11 @@ class StepBuffer:
             group.grow()
         return _span(places)
 
+    def keys_of(self, name: str, where: Place) -> list[SeriesKey]:
+        """Return the keys of places in a group."""
+        keys = self._groups[name].keys
+        return keys[where] if isinstance(where, slice) else [keys[at] for at in where]
+
     def put_group(
         self, name: str, where: Place, values: Floats, there: Bools | None = None
     ) -> None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._clipping import listen, unlisten
+from ._clipping import Factor, listen, unlisten
+from ._device_model import DeviceModel
+from ._late import LateBuffer
 from ._measures import Gradients, MakeKey, Parameters
 from ._probe import Probe
 from ._standing import Standing, Starved
-from ._steps import StepBuffer
+from ._steps import Bools, Floats, StepBuffer
 
 if TYPE_CHECKING:
     from .monitor import Monitor
@@ -45,10 +47,11 @@ class TorchModel(Probe):
         self._skip = skip_nonfinite
         self._gradients, self._moved = Gradients(), Parameters()
         self._standing, self._starved = Standing(), Starved()
+        self._device: DeviceModel | None = None
         self._measured = False
         self._looks = self._chances = 0
         self._skipped, self._tells_skips = False, skip_nonfinite
-        self._clips: list[tuple[slice | list[int], Callable[[], float]]] = []
+        self._clips: list[tuple[slice | list[int], Factor]] = []
         self._waits = False  # measured for a step that the optimizer has not made yet
         self._handles = []
         if optimizer is not None:
@@ -59,7 +62,7 @@ class TorchModel(Probe):
         """Measure the gradients as they are now, at the cost of the monitor."""
         self._guarded(self._step)
 
-    def clipping(self, parameters: Sequence[Any], factor: Callable[[], float]) -> None:
+    def clipping(self, parameters: Sequence[Any], factor: Factor) -> None:
         """Measure before the first clipping of a step; keep what it multiplies, and by what."""
 
         def take() -> None:
@@ -86,16 +89,24 @@ class TorchModel(Probe):
             self._measure()
         self._waits = False
         found = getattr(self._optimizer, "found_inf", None)
-        if found is not None and float(found):  # a fused optimizer leaves the step out itself
+        scale = getattr(self._optimizer, "grad_scale", None)
+        device = self._device
+        if device is not None:
+            device.scaled(found, scale)
+        elif found is not None and float(found):  # a fused optimizer leaves the step out itself
             self.left_out()
             return
-        scale = getattr(self._optimizer, "grad_scale", None)
-        if scale is not None:
+        elif scale is not None:
             self.unscale(float(scale))
-        if self._skip and self._measured and self._gradients.bad:
+        if self._skip and self._measured and self._to_leave_out():
             self._skipped = True
             for parameter in self._parameters:
                 parameter.grad = None  # optimizers pass over parameters without a gradient
+
+    def _to_leave_out(self) -> bool:
+        if self._device is not None:
+            return self._device.left_out(self._optimizer)
+        return self._gradients.bad
 
     def _measure(self) -> None:
         self._chances += 1
@@ -103,11 +114,30 @@ class TorchModel(Probe):
         self._clips = []
         self._measured = self._monitor._intake.due(self._chances - 1)
         if self._measured:
-            self._gradients.read(self._names, self._parameters, "grad")
+            self._read()
+
+    def _read(self) -> None:
+        if self._device is None:
+            try:
+                self._gradients.read(self._names, self._parameters, "grad")
+            except TypeError:
+                if not any(map(self._monitor._intake.devices.holds, self._parameters)):
+                    raise
+                self.use_devices()
+        if self._device is not None:
+            self._device.read(self._parameters)
+
+    def use_devices(self) -> None:
+        """Measure on the devices that the parameters are on, from now on."""
+        self._device = DeviceModel(self._monitor._intake.devices)
+        self._monitor._intake.begin_late()
 
     def unscale(self, scale: float) -> None:
         """Take a loss scale off what was measured."""
-        self._gradients.unscale(scale)
+        if self._device is not None:
+            self._device.unscaled(scale)
+        else:
+            self._gradients.unscale(scale)
 
     def left_out(self) -> None:
         """Take that the step was left out for a loss scale that was too large."""
@@ -131,17 +161,23 @@ class TorchModel(Probe):
             self.left_out()
         if self._wrapper is not None:
             self._skipped, self._tells_skips = bool(self._wrapper.step_was_skipped), True
-        if self._tells_skips:
+        device = self._device
+        if self._tells_skips and not (self._measured and device is not None and device.skips):
             buffer.put(key("skipped_step", None), float(self._skipped))
             self._skipped = False
         if not self._measured:
             return False
         self._measured = False
+        if device is not None:
+            if device.gradients.any:
+                self._put_later(buffer, key, device)
+            return False
         if not self._gradients.any:
             return False
         self._gradients.put(buffer, key)
         if self._clips:
-            buffer.put(key("clipped_grad_norm", None), self._clipped())
+            factors = [factor() for _, factor in self._clips]
+            buffer.put(key("clipped_grad_norm", None), self._clipped(self._clips, factors))
         now, at = self._gradients.bad, self._chances
         now |= self._starved.now(self._gradients.norms, self._gradients.there, at)
         seems = self._standing.seems(self._parameters, self._gradients.norms, at, self._replaced)
@@ -151,13 +187,54 @@ class TorchModel(Probe):
             now |= self._standing.measured(self._moved.moved, at)
         return now
 
-    def _clipped(self) -> float:
+    def _put_later(self, buffer: StepBuffer, key: MakeKey, device: DeviceModel) -> None:
+        """Put what is still to come from the devices, once it has: as `put` does it at once."""
+        if not isinstance(buffer, LateBuffer):
+            raise TypeError("numbers of a device need a buffer that waits for them")
+        at, clips, skips = self._chances, self._clips, device.skips
+        moves = at > self._looks or self._standing.looking
+        if moves:
+            self._looks = at + self._monitor.budget.update_every - 1
+        left_out = False
+
+        def gradients(to: StepBuffer, norms: Floats, there: Bools, numbers: list[float]) -> bool:
+            nonlocal left_out
+            by_scaler, by_us, scale, *totals = numbers
+            left_out = by_scaler > 0
+            self._tells_skips |= left_out
+            if skips and self._tells_skips:
+                to.put(key("skipped_step", None), float(left_out or by_us > 0))
+            if left_out:
+                return False
+            self._gradients.take(self._names, norms / scale, there)
+            self._gradients.put(to, key)
+            if clips:
+                factors = [one(total) for (_, one), total in zip(clips, totals, strict=True)]
+                to.put(key("clipped_grad_norm", None), self._clipped(clips, factors))
+            now = self._gradients.bad | self._starved.now(self._gradients.norms, there, at)
+            self._standing.seems(self._parameters, self._gradients.norms, at, self._replaced)
+            return now
+
+        def moved(to: StepBuffer, norms: Floats, moved: Floats | None) -> bool:
+            if left_out:  # nothing moved: the next step is looked at instead
+                self._looks = 0
+                return False
+            self._moved.take(to, key, self._names, norms, moved)
+            return self._standing.measured(self._moved.moved, at)
+
+        device.later(buffer, [factor.total_norm for _, factor in clips], gradients)
+        if moves:
+            device.moves.later(buffer, self._parameters, moved)
+
+    def _clipped(
+        self, clips: Sequence[tuple[slice | list[int], Factor]], factors: Sequence[float]
+    ) -> float:
         """Return the norm of all gradients as clipping left them."""
-        if len(self._clips) == 1 and isinstance(self._clips[0][0], slice):
-            return self._gradients.total * self._clips[0][1]()
+        if len(clips) == 1 and isinstance(clips[0][0], slice):
+            return self._gradients.total * factors[0]
         left = self._gradients.norms.copy()
-        for places, factor in self._clips:
-            left[places] *= factor()
+        for (places, _), factor in zip(clips, factors, strict=True):
+            left[places] *= factor
         return float(np.linalg.norm(left))
 
     def _replaced(self) -> npt.NDArray[np.bool_]:
@@ -173,15 +250,20 @@ class TorchModel(Probe):
     @property
     def bad(self) -> bool:
         """Whether the gradients of the step that is under way are not finite."""
+        if self._measured and self._device is not None:
+            return bool(self._device.gradients.bad())  # waits: whoever asks wants to know now
         return self._measured and self._gradients.bad
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Any]:
         """Return the learning rate of the first group, and the loss scale where it is known."""
-        found = {}
+        found: dict[str, Any] = {}  # tensors too, where a device holds them
         if self._optimizer is not None and self._optimizer.param_groups:
-            found["lr"] = float(self._optimizer.param_groups[0]["lr"])
+            found["lr"] = self._optimizer.param_groups[0]["lr"]
         if self._wrapper is not None:
-            found["loss_scale"] = float(self._wrapper.scaler.get_scale())
+            scaler = self._wrapper.scaler
+            # The public way waits for the device.
+            held = getattr(scaler, "_scale", None) if self._device is not None else None
+            found["loss_scale"] = float(scaler.get_scale()) if held is None else held
         return found
 
     def detach(self) -> None:
@@ -190,6 +272,8 @@ class TorchModel(Probe):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        if self._device is not None:
+            self._device.detach()
 
 
 def bare_optimizer(optimizer: Any) -> Any:

@@ -281,7 +281,7 @@ class Monitor:
 
     def report(self) -> DebugReport:
         """Return a report of the run so far, with causes."""
-        self._told(self._judged())
+        self._told(self._arrived(wait=True) + self._judged())
         results = self._judges.conclude()
         if self._tracer is not None:
             results += self._safely("what was traced", self._tracer.conclusions) or []
@@ -292,7 +292,7 @@ class Monitor:
 
     def state_dict(self) -> dict[str, Any]:
         """Return JSON terms of all that is remembered, to go into the training checkpoint."""
-        self._told(self._judged())
+        self._told(self._arrived(wait=True) + self._judged())
         return {
             "version": 1, "step": self._intake.last_step, "segment": self._intake.segment,
             **self._judges.state_dict(),
@@ -313,7 +313,7 @@ class Monitor:
 
     def close(self) -> list[Finding]:
         """Judge what is left, take the hooks off, let the ring file go; return what is new."""
-        found = self._told(self._judged())
+        found = self._told(self._arrived(wait=True) + self._judged())
         self._probes.detach()
         if self._tracer is not None:
             self._safely("taking the trace's hooks off", self._tracer.detach)
@@ -339,12 +339,29 @@ class Monitor:
         found: list[Finding] = []
         intake = self._intake
         if intake.restarts(step):
-            found = self._judged()  # what came before is closed
+            found = self._arrived(wait=True) + self._judged()  # what came before is closed
             intake.restart()
         bad = intake.take(step, loss, gradients, parameters, metrics, self._model)
+        if intake.late is None:
+            return found + self._put(step, bad)
+        intake.late.close(bad)
+        # A trace replays the step that was taken last: there is no other to wait for.
+        return found + self._arrived(wait=self._tracer is not None)
+
+    def _put(self, step: int, bad: bool) -> list[Finding]:
+        """Take that all of a step is in the buffer."""
         self._record(step)
-        if intake.to_be_judged(bad):
-            found += self._judged(in_time=not intake.stands_out)
+        intake = self._intake
+        return self._judged(in_time=not intake.stands_out) if intake.to_be_judged(bad) else []
+
+    def _arrived(self, *, wait: bool) -> list[Finding]:
+        """Take the steps whose numbers have come from a device; with `wait` all there are."""
+        found: list[Finding] = []
+        try:
+            for step, bad in self._intake.arrived(wait):
+                found += self._put(step, bad)
+        except Exception as error:  # noqa: BLE001 - training is not to end for this
+            self._failed("taking numbers from a device", error)
         return found
 
     def _judged(self, *, in_time: bool = False) -> list[Finding]:
