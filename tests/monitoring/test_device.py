@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,29 @@ def test_a_fused_optimizer_is_told_without_waiting() -> None:
         optimizer.step()
     assert all(map(torch.equal, before, model.parameters()))
     monitor.close()
+
+
+def test_gradients_that_are_not_cleared() -> None:
+    found = []
+    for devices in (None, CpuAsDevice()):
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), 1e-4)
+        monitor = Monitor(model, optimizer, action="none")
+        if devices is not None:
+            on_device(monitor, devices)
+        g = torch.Generator().manual_seed(1)
+        for _ in range(12):
+            for _ in range(2):  # adding up over two passes is no fault
+                loss = (model(torch.randn(32, 8, generator=g)) - 1).square().mean()
+                with contextlib.nullcontext() if devices is None else NoReads():
+                    loss.backward()
+            optimizer.step()
+            monitor.step(loss=loss)
+        monitor.close()
+        assert monitor._notes == {}
+        found.append(told(monitor.findings))
+    assert found[0] == found[1]
+    assert FailureMode.STALE_GRADIENTS in {one[0] for one in found[0]}
 
 
 class Scaler:

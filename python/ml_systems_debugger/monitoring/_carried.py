@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..core import SeriesKey
+from ._devices import Devices
+from ._late import LateBuffer
 from ._measures import MakeKey
 from ._probe import Probe
 from ._steps import StepBuffer
@@ -21,15 +24,16 @@ class _Followed:
 
     Nothing is read while all is well: that the tensor is another one, or was
     written to since the optimizer's step (its version), says that somebody
-    cleared it. Only where it was not are its values looked at.
+    cleared it. Only where it was not are its values looked at; on a device, the
+    answer stays there.
     """
 
-    def __init__(self, name: str, parameter: Any) -> None:
-        self.name, self.parameter = name, parameter
+    def __init__(self, name: str, parameter: Any, devices: Devices) -> None:
+        self.name, self.parameter, self._devices = name, parameter, devices
         self._left: Any = None  # the gradient as the optimizer's step left it
         self._version = -1
         self.backwards = 0
-        self._carried = False
+        self._carried: Any = False  # or a tensor of one
         self._handle = parameter.register_hook(self._entered)
 
     def stepped(self) -> None:
@@ -43,14 +47,21 @@ class _Followed:
         now = self.parameter.grad
         if self.backwards == 0:
             same = now is not None and now is self._left and now._version == self._version
-            self._carried = same and not _zero(now)
-        elif self._carried:  # cleared between two backward passes: all is well
-            self._carried = now is not None and not _zero(now)
+            self._carried = same and self._something(now)
+        elif self._carried is not False:  # cleared between two backward passes: all is well
+            self._carried = now is not None and self._something(now) & self._carried
         self.backwards += 1
 
+    def _something(self, gradient: Any) -> Any:
+        any_value = gradient.any()
+        return any_value if self._devices.holds(gradient) else bool(any_value)
+
     @property
-    def carried(self) -> bool:
-        """Whether what the optimizer is about to use holds what it used before."""
+    def carried(self) -> Any:
+        """Whether what the optimizer is about to use holds what it used before.
+
+        A tensor of one where only a device knows.
+        """
         return self._carried
 
     def detach(self) -> None:
@@ -73,7 +84,7 @@ class CarriedGradients(Probe):
     def __init__(self, model: Any, optimizer: Any, monitor: Monitor) -> None:
         self._model, self._optimizer, self._monitor = model, optimizer, monitor
         self._followed: list[_Followed] | None = None
-        self._said: dict[str, bool] = {}
+        self._said: dict[str, Any] = {}
         self._runs: dict[str, int] = {}
         self._handles = [
             optimizer.register_step_pre_hook(self._stepping),
@@ -88,9 +99,12 @@ class CarriedGradients(Probe):
             and not p.grad.is_sparse
         ]  # fmt: skip
         # The smallest of either half: their values are read where something is wrong.
+        devices = self._monitor._intake.devices
         halves = there[: len(there) // 2], there[len(there) // 2 :]
         return [
-            _Followed(*min(half, key=lambda pair: int(pair[1].numel()))) for half in halves if half
+            _Followed(*min(half, key=lambda pair: int(pair[1].numel())), devices)
+            for half in halves
+            if half
         ]
 
     def _stepping(self, *_: Any) -> None:
@@ -113,12 +127,25 @@ class CarriedGradients(Probe):
     def put(self, buffer: StepBuffer, key: MakeKey) -> bool:
         """Put 1 where gradients were carried over, else 0; judged at the third in a row."""
         now = False
+        holds = self._monitor._intake.devices.holds
         for name, carried in self._said.items():
-            self._runs[name] = run = self._runs.get(name, 0) + 1 if carried else 0
-            now |= run == _NEEDED
-            buffer.put(key("carried_gradient", name), float(carried))
+            own = key("carried_gradient", name)
+            if isinstance(buffer, LateBuffer) and holds(carried):
+                self._later(buffer, own, name, carried)
+            else:
+                now |= self._put(buffer, own, name, float(carried))
         self._said = {}
         return now
+
+    def _put(self, buffer: StepBuffer, key: SeriesKey, name: str, carried: float) -> bool:
+        self._runs[name] = run = self._runs.get(name, 0) + 1 if carried else 0
+        buffer.put(key, carried)
+        return run == _NEEDED
+
+    def _later(self, buffer: LateBuffer, key: SeriesKey, name: str, carried: Any) -> None:
+        buffer.later(
+            [carried.reshape(1)], lambda to, came: self._put(to, key, name, float(came[0][0]))
+        )
 
     def _fail(self, error: Exception) -> None:
         self.detach()
@@ -132,7 +159,3 @@ class CarriedGradients(Probe):
         for one in self._followed or ():
             one.detach()
         self._followed = []
-
-
-def _zero(gradient: Any) -> bool:
-    return not bool(gradient.any())
