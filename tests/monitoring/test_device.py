@@ -120,7 +120,7 @@ def test_nothing_is_waited_for() -> None:
         loss.backward()
         with NoReads():
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            monitor._model._stepping()
+            monitor._model.measure()
             monitor.step(loss=loss, grad_norm=norm, lr=optimizer.param_groups[0]["lr"])
         with torch.no_grad():
             for one in model.parameters():
