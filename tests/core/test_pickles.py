@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -85,3 +86,11 @@ def test_references_are_read_only_where_something_is_beside_the_pickle():
 def test_a_name_that_is_no_text_is_refused(data):
     with pytest.raises(SchemaError, match="a name that is no UTF-8"):
         read_pickle(data, "m.pkl", 0, 1000)
+
+
+def test_a_path_of_what_is_no_text_is_refused():
+    good = pickle.dumps(PurePosixPath("/a/b"))
+    root, _ = read_pickle(good, "m.pkl", 0, 10_000)
+    assert root.args == ("/", "a", "b")
+    with pytest.raises(SchemaError, match="a path of what is no text"):
+        read_pickle(good.replace(b"\x8c\x01a", b")0)"), "m.pkl", 0, 10_000)

@@ -167,6 +167,8 @@ class Machine:
             if plain is not None:
                 self.push(plain, 80 + 8 * len(plain))
                 return
+            if maker.module.startswith("pathlib") and not _all_text(args):
+                self.fail("builds a path of what is no text")
         self.push(Instance(maker, args), 100)
 
     def set_items(self, target: Any, items: list[Any]) -> None:
@@ -213,3 +215,7 @@ class Machine:
             self.fail("remembers nothing")
         self.spend(90)
         self.memo[index] = self.stack[-1]
+
+
+def _all_text(args: Any) -> bool:
+    return isinstance(args, tuple) and all(isinstance(part, str) for part in args)
