@@ -67,7 +67,7 @@ from .detectors import (
 )
 from .distributions import SkewReport, compare_distributions
 from .ingestion import LogIngestor, MetricIngestor, SchemaValidator
-from .monitoring import Monitor, Producer, TraceResult, trace_step
+from .monitoring import Monitor, Producer, ReplicaAgreement, TraceResult, trace_step
 from .reporting import Reporter, ReportFormat
 from .signals import (
     DistributionSignalExtractor,
@@ -128,6 +128,7 @@ __all__ = [
     "PrecisionLossDetector",
     "Producer",
     "RegistryError",
+    "ReplicaAgreement",
     "ReportFormat",
     "Reporter",
     "RootCause",

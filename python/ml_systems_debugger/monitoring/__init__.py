@@ -3,6 +3,7 @@
 from ._judges import MonitorWarning
 from .actions import FaultFound
 from .monitor import Monitor
+from .replicas import ReplicaAgreement
 from .session import Follower, Session, diagnose_pieces
 from .tracing import Producer, TraceResult, trace_step
 
@@ -12,6 +13,7 @@ __all__ = [
     "Monitor",
     "MonitorWarning",
     "Producer",
+    "ReplicaAgreement",
     "Session",
     "TraceResult",
     "diagnose_pieces",

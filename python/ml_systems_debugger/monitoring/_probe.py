@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..core import DetectionResult
+from ..core import DetectionResult, Finding
 from ._measures import MakeKey
 from ._steps import StepBuffer
 
@@ -35,6 +35,14 @@ class Probe:
         `key` makes the key of a quantity, and a layer of it, on this replica.
         """
         return False
+
+    def findings(self, step: int) -> list[Finding]:  # noqa: ARG002
+        """Return what it has found by itself that is new at the end of a step."""
+        return []
+
+    def drain(self) -> list[Finding]:
+        """Return what it found that is new, at the end of the run."""
+        return []
 
     def conclusions(self) -> list[DetectionResult]:
         """Return what it found that is no matter of series, for the report."""
@@ -85,6 +93,16 @@ class Probes:
             except Exception as error:  # noqa: BLE001 - likewise
                 self.leave_out(probe, error)
         return now
+
+    def findings(self, step: int | None) -> list[Finding]:
+        """Return what is new of all, at the end of a step; at the end of the run with None."""
+        found: list[Finding] = []
+        for probe in self:
+            try:
+                found += probe.drain() if step is None else probe.findings(step)
+            except Exception as error:  # noqa: BLE001, PERF203 - likewise
+                self.leave_out(probe, error)
+        return found
 
     def conclusions(self) -> list[DetectionResult]:
         """Return what all found."""

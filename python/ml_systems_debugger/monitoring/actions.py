@@ -42,6 +42,7 @@ class Actions:
             raise ConfigurationError(f"action is one of {', '.join(ACTIONS)}, got {action!r}")
         self.action, self.at_least = action, at_least
         self.should_stop = False
+        self._pending: list[Finding] = []
         self._on_finding, self._save, self._failed = on_finding, save, failed
 
     def take(self, found: Sequence[Finding]) -> None:
@@ -51,6 +52,9 @@ class Actions:
         process while it saves a checkpoint, the finding is known. One step that fails
         leaves out none behind it.
         """
+        if self._pending:
+            pending, self._pending = self._pending, []
+            raise FaultFound(pending)
         grave = [one for one in found if one.severity >= self.at_least]
         try:
             self._say(grave)
@@ -66,6 +70,23 @@ class Actions:
             self.should_stop = True
         elif self.action == "raise":
             raise FaultFound(grave)
+
+    def at_once(self, found: Sequence[Finding]) -> bool:
+        """Say and call back from another thread; return whether the training is to end.
+
+        It ends at the next `take`: nothing is raised here, and nothing saved while
+        the training may be writing.
+        """
+        grave = [one for one in found if one.severity >= self.at_least]
+        try:
+            self._say(grave)
+        finally:
+            self._call(found)
+        if self.action == "stop" and grave:
+            self.should_stop = True
+        elif self.action == "raise":
+            self._pending += grave
+        return bool(grave) and self.action in ("stop", "raise")
 
     def _say(self, grave: Sequence[Finding]) -> None:
         for one in grave:

@@ -26,11 +26,12 @@ from ._intake import Intake
 from ._judges import Judges, MonitorWarning, failed_results
 from ._probe import Probes
 from ._recorder import Recorder
+from ._watched import watch_model
 from .actions import Actions, FaultFound
 
 if TYPE_CHECKING:
-    from ._torch_model import TorchModel
     from ._trace_monitor import Tracer
+    from .replicas import ReplicaAgreement
     from .tracing import TraceResult
 
 __all__ = ["FaultFound", "Monitor", "MonitorWarning"]
@@ -97,6 +98,10 @@ class Monitor:
         begins (torch); see `step`.
     activations : bool
         Measure what every module gives: zeros and spread, by forward hooks (torch).
+    replicas : bool or ReplicaAgreement
+        With ``torch.distributed``: let the ranks of the job watch each other, for
+        parameters that part, missed reductions, stragglers, and ranks that do not
+        answer. All ranks make their monitors at the same place.
     strict : bool
         Let errors of the monitor itself end the training. Otherwise they are
         warned of once and the check counts as not run.
@@ -133,6 +138,7 @@ class Monitor:
         context: Mapping[str, Any] | None = None,
         trace: bool = False,
         activations: bool = False,
+        replicas: bool | ReplicaAgreement = False,
         strict: bool = False,
     ) -> None:
         check_count(1, every=every, update_every=update_every)
@@ -153,20 +159,10 @@ class Monitor:
         """Seconds that the monitor itself has taken."""
         self._probes = Probes(self._failed)
         self._intake = Intake(self.budget, self._probes, replica_id)
-        self._model: TorchModel | None = None
-        if model is not None:
-            from ._carried import CarriedGradients
-            from ._torch_model import TorchModel, bare_optimizer
-
-            self._model = TorchModel(model, optimizer, self, skip_nonfinite)
-            self._probes.add(self._model)
-            if activations:
-                from ._activations import Activations
-
-                self._probes.add(Activations(model, self))
-            if optimizer is not None:
-                optimizer = bare_optimizer(optimizer)
-                self._probes.add(CarriedGradients(model, optimizer, self))
+        self._model, optimizer = watch_model(
+            model, optimizer, self,
+            skip_nonfinite=skip_nonfinite, activations=activations, replicas=replicas,
+        )  # fmt: skip
         self._traced = (model, optimizer)
         self._tracer: Tracer | None = None
         if trace:
@@ -214,6 +210,7 @@ class Monitor:
         except Exception as error:  # noqa: BLE001 - training is not to end for this
             found = []
             self._failed("observing a step", error)
+        found += self._probes.findings(step)
         now = time.perf_counter()
         self.cost += now - began
         if self.budget.step(self.cost, now) and self.budget.every != self._intake.buffer.capacity:
@@ -313,7 +310,7 @@ class Monitor:
 
     def close(self) -> list[Finding]:
         """Judge what is left, take the hooks off, let the ring file go; return what is new."""
-        found = self._told(self._arrived(wait=True) + self._judged())
+        found = self._told(self._arrived(wait=True) + self._judged() + self._probes.findings(None))
         self._probes.detach()
         if self._tracer is not None:
             self._safely("taking the trace's hooks off", self._tracer.detach)
@@ -390,6 +387,11 @@ class Monitor:
         self.findings += found
         self._actions.take(found)
         return found
+
+    def _at_once(self, found: list[Finding]) -> bool:
+        """Hand out findings from another thread; return whether the training is to end."""
+        self.findings += found
+        return self._actions.at_once(found)
 
     def _record(self, step: int) -> None:
         if self._recorder is None:
