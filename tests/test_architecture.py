@@ -6,6 +6,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import subprocess
@@ -43,6 +44,7 @@ MODULES = sorted(modules())
 
 def imported_module(name: str) -> ModuleType:
     """Import a module; that of a framework which is absent is skipped."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # without it Keras wants TensorFlow
     try:
         return importlib.import_module(name)
     except ml_systems_debugger.MissingDependencyError as error:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..core import ConfigurationError
+from ..core import ConfigurationError, MissingDependencyError
 from ..core.files import written_whole
 from ..monitoring import Monitor
 from ._feed import StepFeed, missing
@@ -15,7 +15,12 @@ from ._keras_catch import Catch, JaxCatch, TorchCatch, Weights
 try:
     import keras  # type: ignore[import-untyped, unused-ignore]  # it has no types
 except ImportError as error:  # pragma: no cover - said where it is absent
-    raise missing("Keras 3", "keras") from error
+    if error.name in (None, "keras"):
+        raise missing("Keras 3", "keras") from error
+    raise MissingDependencyError(
+        f"Keras is here, but not its backend: there is no {error.name}; set KERAS_BACKEND to "
+        f"torch or jax, whichever is installed"
+    ) from error
 
 __all__ = ["MonitorCallback"]
 
