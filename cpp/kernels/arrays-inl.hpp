@@ -1260,7 +1260,7 @@ inline size_t add_next(const char *p, size_t i, size_t end, typename F::V pivot,
   const bool first = progress->first;
   progress->first = false;
   constexpr bool own = !shift && own_step<F> != 0;
-  if constexpr (own || F::step == F::size) {
+  if constexpr (own || F::in_place) {
     constexpr size_t step = own ? own_step<F> : lanes<typename F::V>;
     const char *q = p + i * F::size;
     const auto add = [&](size_t length) {

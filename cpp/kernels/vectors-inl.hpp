@@ -113,12 +113,14 @@ inline float half_to_float(uint16_t h) {
 // One format each: how its elements become vectors of floats or doubles. `span` gives the address
 // of elements [i, i + n), n <= kShort, converted into `scratch` where the format needs a table;
 // they lie `step` bytes apart there, and `vector` reads lanes<V> of them. `pair` reads twice as
-// many, in any order: for what does not ask which element is where.
+// many, in any order: for what does not ask which element is where. `in_place`: `span` converts
+// nothing, and spans may be longer.
 constexpr size_t kShort = 2048;
 
 struct F64 {
   using V = vd;
   static constexpr size_t size = 8, step = 8;
+  static constexpr bool in_place = true;
   static constexpr double min_normal = 0x1p-1022;
   static const char *span(const char *p, size_t i, size_t, char *) { return p + 8 * i; }
   static V vector(const char *p) { return load<vd>(p); }
@@ -130,6 +132,7 @@ struct F64 {
 struct F32 {
   using V = vf;
   static constexpr size_t size = 4, step = 4;
+  static constexpr bool in_place = true;
   static constexpr double min_normal = 0x1p-126;
   static const char *span(const char *p, size_t i, size_t, char *) { return p + 4 * i; }
   static V vector(const char *p) { return load<vf>(p); }
@@ -141,6 +144,7 @@ struct F32 {
 struct BF16 {
   using V = vf;
   static constexpr size_t size = 2, step = 2;
+  static constexpr bool in_place = true;
   static constexpr double min_normal = 0x1p-126;
   static constexpr int16_t normal_bits = 0x0080;
   static constexpr int16_t small_bits = 0x7f80;  // not one of them set: zero or subnormal
@@ -158,6 +162,7 @@ struct BF16 {
 struct F16 {
   using V = vf;
   static constexpr size_t size = 2, step = 2;
+  static constexpr bool in_place = true;
   static constexpr double min_normal = 0x1p-14;
   static constexpr int16_t normal_bits = 0x0400;
   static constexpr int16_t small_bits = 0x7c00;
@@ -227,6 +232,7 @@ template <Dtype D>
 struct Float8 {
   using V = vf;
   static constexpr size_t size = 1, step = 2;
+  static constexpr bool in_place = false;
   static constexpr double min_normal = D == Dtype::f8_e4m3fn     ? 0x1p-6
                                        : D == Dtype::f8_e5m2     ? 0x1p-14
                                        : D == Dtype::f8_e4m3fnuz ? 0x1p-7
@@ -294,6 +300,7 @@ template <typename T>
 struct Integer {
   using V = vd;
   static constexpr size_t size = sizeof(T), step = 8;
+  static constexpr bool in_place = false;
   static constexpr double min_normal = 0.0;
   static const char *span(const char *p, size_t i, size_t n, char *scratch) {
     double *out = reinterpret_cast<double *>(scratch);

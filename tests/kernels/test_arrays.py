@@ -156,6 +156,9 @@ def test_long_spans(target: str, name: str) -> None:
 def test_integers(target: str, name: str) -> None:
     for n in (0, 1, 7, 8, 9, 100):
         check(random_bits(name, n, 0, seed=n), 0.0)
+    # Small ones, too: as floating-point numbers their bits would be finite.
+    for n in (5, 64, 2048 + 8192 + 5):
+        check((np.arange(n) % 100).astype(name), 0.0)
 
 
 @pytest.mark.parametrize("name", ["float64", "float32", "float16", "bfloat16"])
