@@ -44,7 +44,8 @@ class Planted:
 Maker = Callable[[Any, int, Any], Planted]
 MAKERS: dict[str, tuple[Maker, frozenset[str] | None]] = {}
 _BLOWN = ("divergent_training", "exploding_gradients", "learning_rate_instability",
-          "loss_spike", "nan_detected", "inf_detected")  # fmt: skip
+          "loss_spike", "nan_detected", "inf_detected", "parameter_runaway")  # fmt: skip
+_FED = "input_out_of_range"  # shows in the statistics of the batches, whatever the network does
 
 
 def planted(name: str, *families: str) -> Callable[[Maker], Maker]:
@@ -234,7 +235,8 @@ def unscaled(family: Any, steps: int, rng: Any) -> Planted:
             return x, y
 
     causes = ("data_distribution_change", "unscaled_input", "corrupted_batch")
-    return Planted(Raw(), Truth("unscaled", (*_BLOWN, "loss_plateau", "overfitting"), causes, at))
+    modes = (*_BLOWN, _FED, "loss_plateau", "overfitting")
+    return Planted(Raw(), Truth("unscaled", modes, causes, at))
 
 
 @planted("overfit", "mlp_digits", "mlp_cancer", "regression", "transformer", "gru_text")
@@ -301,7 +303,7 @@ def bad_batch(family: Any, steps: int, rng: Any) -> Planted:
                 y = x if run.family.name == "autoencoder" else y
             return x, y
 
-    return Planted(Once(), Truth("bad_batch", _BLOWN, ("corrupted_batch",), at))
+    return Planted(Once(), Truth("bad_batch", (*_BLOWN, _FED), ("corrupted_batch",), at))
 
 
 @planted("state_lost", "mlp_digits", "gru_text", "autoencoder", "transformer", "regression")
@@ -337,8 +339,9 @@ def collapse(family: Any, steps: int, rng: Any) -> Planted:
                     run.network.norms[1].weight.data.mul_(0.7)
 
     modes = ("feature_collapse", "dead_units", "vanishing_gradients", "divergent_training",
-             "loss_plateau", "loss_spike")  # fmt: skip
-    causes = ("insufficient_regularization", "saturating_activations", "dead_activations")
+             "loss_plateau", "loss_spike", "parameter_runaway")  # fmt: skip
+    causes = ("excessive_regularization", "insufficient_regularization", "saturating_activations",
+              "dead_activations")  # fmt: skip
     return Planted(Collapse(), Truth("collapse", modes, causes, at, False, "acts.1",
                                      minimal=False))  # fmt: skip
 

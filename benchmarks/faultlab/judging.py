@@ -17,7 +17,7 @@ from families import CALIBRATION, HELD_OUT
 from published import RULES
 
 from ml_systems_debugger import MLSystemsDebugger, Severity, SignalSet
-from ml_systems_debugger.attribution.calibration import Calibration, Platt
+from ml_systems_debugger.attribution.calibration import ByEvidence, Calibration, Platt
 from ml_systems_debugger.configuration import Configuration
 from ml_systems_debugger.core import word
 from ml_systems_debugger.evaluation._intervals import wilson
@@ -114,16 +114,21 @@ def judge(
 ) -> None:  # fmt: skip
     """Judge all runs of a folder and print the tables."""
     labels = json.loads((folder / "labels.json").read_text())
+    three = {k: v for k, v in labels.items() if v["minimal"] and v["replica"] is None
+             and "replicas" not in v["fault"]}  # fmt: skip
     if minimal:
-        labels = {k: v for k, v in labels.items() if v["minimal"] and v["replica"] is None
-                  and "replicas" not in v["fault"]}  # fmt: skip
+        labels = three
     if only_calibration:
         labels = {k: v for k, v in labels.items() if v["family"] in CALIBRATION}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         work = partial(judge_one, folder=folder, minimal=minimal, sensitivity=sensitivity)
         verdicts = list(pool.map(work, sorted(labels.items()), chunksize=8))
-    learnt = [v for v in verdicts if v.family in CALIBRATION and v.confidence is not None]
-    calibration = Platt.fit([v.confidence or 0.0 for v in learnt], [bool(v.top1) for v in learnt])
+        few = verdicts
+        if not minimal and write is not None:  # the calibration that is shipped holds both
+            work = partial(judge_one, folder=folder, minimal=True, sensitivity=sensitivity)
+            own = sorted((k, v) for k, v in three.items() if v["family"] in CALIBRATION)
+            few = list(pool.map(work, own, chunksize=8))
+    calibration, learnt = fitted(verdicts)
     for title, families in (("calibration", CALIBRATION), ("held out", HELD_OUT)):
         here = [v for v in verdicts if v.family in families]
         print(f"\n== {title}: {', '.join(families)}")
@@ -132,10 +137,19 @@ def judge(
     if verbose:
         details(list(verdicts))
     if write is not None:
+        narrow, learnt_few = fitted(few)
+        about = {"wide": provenance(learnt, labels), "narrow": provenance(learnt_few, three)}
         write.write_text(json.dumps({
-            "calibration": {**calibration.to_dict(), "provenance": provenance(learnt, labels)},
+            "calibration": {**ByEvidence(calibration, narrow).to_dict(), "provenance": about},
             "verdicts": [asdict(v) for v in verdicts],
         }, indent=1))  # fmt: skip
+
+
+def fitted(verdicts: list[Verdict]) -> tuple[Platt, list[Verdict]]:
+    """Return the calibration that the calibration families teach, and what it was learnt from."""
+    learnt = [v for v in verdicts if v.family in CALIBRATION and v.confidence is not None]
+    held = Platt.fit([v.confidence or 0.0 for v in learnt], [bool(v.top1) for v in learnt])
+    return held, learnt
 
 
 def provenance(learnt: list[Verdict], labels: dict[str, Any]) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class Run:
             self.step = step
             self.optimizer.zero_grad() if self.zero_grad or self.step == 0 else None
             total = 0.0
+            inputs: list[Tensor] = []
             for _ in range(self.accumulate):
                 if at + self.batch > len(order):
                     at = 0
@@ -102,13 +103,14 @@ class Run:
                 pick = torch.from_numpy(order[at : at + self.batch].copy())
                 at += self.batch
                 x, y = self.fault.batch(self, data.x[pick], data.y[pick])
+                inputs.append(x)
                 if self.dropout and x.is_floating_point():
                     x = nn.functional.dropout(x, self.dropout)
                 out = self.network(x)
                 loss = self.fault.loss(self, self.family.loss(out, y), out)
                 (loss / self.accumulate).backward()
                 total += float(loss.detach()) / self.accumulate
-            self._update(total, data)
+            self._update(total, data, inputs)
         return self.rows
 
     def new_optimizer(self) -> torch.optim.Optimizer:
@@ -116,9 +118,12 @@ class Run:
         kind, parameters = self.family.optimizer, self.network.parameters()
         return make_optimizer(kind, parameters, self.lr, self.weight_decay)
 
-    def _update(self, loss: float, data: Data) -> None:
+    def _update(self, loss: float, data: Data, inputs: list[Tensor]) -> None:
         self.fault.gradients(self)
         row: Row = {"step": self.step, "loss": loss}
+        if inputs[0].is_floating_point():  # codes of characters have no scale
+            fed = torch.cat(inputs)
+            row["input_std"], row["input_absmax"] = float(fed.std()), float(fed.abs().max())
         weights = [(n, p) for n, p in self.network.named_parameters() if p.ndim >= 2]
         norms = {n: float(p.grad.norm()) for n, p in weights if p.grad is not None}
         every = [float(p.grad.norm()) for p in self.network.parameters() if p.grad is not None]

@@ -10,18 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ml_systems_debugger import MLSystemsDebugger
 from ml_systems_debugger.attribution import (
+    ByEvidence,
     Calibration,
     Identity,
     Isotonic,
     Platt,
     load_calibration,
 )
-from ml_systems_debugger.core import ConfigurationError
+from ml_systems_debugger.configuration import Configuration
+from ml_systems_debugger.core import ConfigurationError, Signal
 
 MAPS: list[Calibration] = [
     Identity(), Platt(1.0, 0.0), Platt(0.4, -2.0), Platt(0.0, 3.0),
     Isotonic((0.1, 0.5, 0.9), (0.0, 0.6, 0.6)), Isotonic((0.5,), (0.3,)),
+    ByEvidence(Platt(1.0, 1.0), Identity()),
 ]  # fmt: skip
 
 
@@ -145,3 +149,51 @@ def test_the_shipped_calibration_names_where_it_was_learnt() -> None:
     assert [h.confidence for h in held] == [shipped(h.confidence) for h in raw]
     values = [shipped(share / 100) for share in range(101)]
     assert values == sorted(values)
+
+
+# What a cause rests on.
+
+BY_EVIDENCE = ByEvidence(Platt(1.0, 2.0), Platt(1.0, -2.0))
+
+
+def run_of(*more: str) -> list[Signal]:
+    steps = range(200)
+    rates = [Signal("lr", 1e-3 if at < 120 else 0.1, step=at) for at in steps]
+    losses = [Signal("loss", 1.0 if at < 120 else 9.0, step=at) for at in steps]
+    others = [Signal(name, 1.0 + 0.01 * (at % 5), step=at) for name in more for at in steps]
+    return rates + losses + others
+
+
+@pytest.mark.parametrize(
+    ("more", "wide"),
+    [((), False), (("grad_norm", "step_time"), False), (("grad_norm/head",), False),
+     (("activation_std/head",), True), (("input_std",), True)],
+)  # fmt: skip
+def test_causes_that_rest_on_three_curves_have_a_calibration_of_their_own(
+    more: tuple[str, ...], wide: bool
+) -> None:
+    raw, held = (
+        MLSystemsDebugger(config=Configuration(calibration=calibration))
+        .debug(run_of(*more))
+        .attributions[0]
+        for calibration in (Identity(), BY_EVIDENCE)
+    )
+    part = BY_EVIDENCE.wide if wide else BY_EVIDENCE.narrow
+    assert held.confidence == pytest.approx(part(raw.confidence))
+
+
+def test_what_rests_on_other_series_is_not_narrow() -> None:
+    grown = [Signal("memory_allocated", 20e9 + 1e8 * at, step=at) for at in range(500)]
+    grown += [Signal("memory_total", 80e9, step=at) for at in range(500)]
+    raw, held = (
+        MLSystemsDebugger(config=Configuration(calibration=c)).debug(grown).attributions[0]
+        for c in (Identity(), BY_EVIDENCE)
+    )
+    assert held.confidence == pytest.approx(BY_EVIDENCE.wide(raw.confidence))
+
+
+def test_calibration_by_evidence_goes_to_json_and_back() -> None:
+    assert Calibration.from_dict(BY_EVIDENCE.to_dict()) == BY_EVIDENCE
+    assert Platt(1.0, 0.0).narrow == Platt(1.0, 0.0)
+    with pytest.raises(ConfigurationError, match="by_evidence calibration"):
+        Calibration.from_dict({"calibration_version": "1.0", "kind": "by_evidence", "wide": {}})

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ml_systems_debugger import diagnose
 from ml_systems_debugger.attribution import AttributionEngine, Platt
 from ml_systems_debugger.core import (
     AttributionRule,
@@ -19,6 +20,7 @@ from ml_systems_debugger.core import (
     RegistryError,
     RootCause,
     Severity,
+    Signal,
     register_failure_mode,
     register_root_cause,
 )
@@ -289,3 +291,13 @@ def test_timeline_is_json_in_order() -> None:
     assert [(t["step"], t["failure_mode"], t["layer"]) for t in ENGINE.timeline(run)] == [
         (10, "loss_spike", None), (30, "nan_detected", "fc"),
     ]  # fmt: skip
+
+
+def test_gradients_that_stay_infinite_beside_a_finite_loss_overflow() -> None:
+    steps = range(200)
+    falling = [2.0 * 0.97**at + 0.01 * (at % 7) for at in steps]
+    run = [Signal("loss", falling[at], step=at) for at in steps]
+    run += [Signal("grad_norm", 1.0 if at < 120 else float("inf"), step=at) for at in steps]
+    assert diagnose(run).attributions[0].cause is RootCause.NUMERICAL_OVERFLOW
+    broken = [Signal("loss", falling[at] if at < 120 else float("nan"), step=at) for at in steps]
+    assert diagnose(broken).attributions[0].cause is RootCause.INVALID_OPERATION

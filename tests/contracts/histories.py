@@ -44,6 +44,9 @@ def healthy(seed: int, n: int = 400) -> SignalSet:
         series("lr", np.full(n, 1e-3)),
         series("grad_norm", np.exp(rng.normal(0, 0.25, n)) * (0.5 + falling)),
         series("step_time", rng.normal(0.1, 0.003, n)),
+        series("input_std", np.exp(rng.normal(0, 0.05, n))),
+        series("param_norm", 3.0 + np.sqrt(steps / 40), layer="a.weight"),
+        series("param_norm", 9.0 + 0.001 * np.cumsum(rng.normal(0, 1, n)), layer="b.weight"),
     ]
     found += [
         series("grad_norm", np.exp(rng.normal(0, 0.25, n)), layer=layer)
@@ -133,7 +136,16 @@ def _grow(values: Floats, rng: np.random.Generator) -> Floats:
 
 FAULTS = {
     f"{name}:{change.__name__}": _change(name, change)
-    for name in ("loss", "grad_norm", "accuracy", "lr", "step_time", "data_time")
+    for name in (
+        "loss",
+        "grad_norm",
+        "accuracy",
+        "lr",
+        "step_time",
+        "data_time",
+        "input_std",
+        "param_norm",
+    )
     for change in (_nan, _sprinkled, _jump, _spikes, _flat, _fade)
 } | {f"{name}:_grow": _change(name, _grow) for name in ("memory_allocated", "memory_reserved")}
 

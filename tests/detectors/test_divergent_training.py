@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ml_systems_debugger import diagnose
 from ml_systems_debugger.core import (
     ConfigurationError,
     EventKind,
@@ -226,3 +227,35 @@ def test_parameters_are_checked(name):
         DivergentTrainingDetector(**{name: -1.0})
     with pytest.raises(ConfigurationError, match="min_points"):
         DivergentTrainingDetector(min_points=2)
+
+
+def test_a_loss_that_the_first_updates_threw_and_that_never_came_back_below_its_start():
+    values = 2.4 + 0.05 * np.random.default_rng(0).normal(size=400)
+    values[:8] = 2.3, 3e4, 5e3, 36.0, 190.0, 1500.0, 23.0, 9.0
+    (one,) = DETECTOR.detect(loss(values)).findings
+    assert (one.severity, one.evidence["rule"]) == (Severity.MEDIUM, "thrown")
+    assert one.onset_step == 1
+    assert one.evidence["onset_low"] == 0
+
+
+def test_a_loss_that_learns_after_a_blow_up_in_the_first_updates_is_healthy():
+    values = falling()
+    values[1:8] = 3e3, 5e2, 36.0, 19.0, 15.0, 12.0, 9.0
+    assert not DETECTOR.detect(loss(values)).detected
+
+
+@pytest.mark.parametrize(("peak", "straight"), [(2.0, True), (6.0, False)])
+def test_a_fall_straight_back_to_guessing_is_told(peak, straight):
+    values = falling()
+    values[600:] = 2.0 + 0.02 * np.random.default_rng(1).normal(size=400)
+    values[600:602] = peak
+    (one,) = DETECTOR.detect(loss(values)).findings
+    assert one.onset_step == 600
+    assert one.evidence.get("to_start", False) is straight
+
+
+def test_the_cause_of_a_fall_straight_back_to_guessing_is_no_change_of_data():
+    values = falling()
+    values[600:] = 2.0 + 0.02 * np.random.default_rng(1).normal(size=400)
+    causes = diagnose(loss(values)).attributions
+    assert str(causes[0].cause) == "dead_activations"

@@ -304,6 +304,36 @@ def test_the_loss_beside_a_jump_does_not_depend_on_the_chunks(cut: int) -> None:
     assert detector.conclude(state).to_dict() == told
 
 
+def resumed(before: Any, after: Any, back: int = 20) -> SignalSet:
+    """Make a run that goes `back` steps and on with another schedule, as its next segment."""
+    steps = np.arange(len(before))
+    again = steps[-1] + 1 - back + np.arange(len(after))
+    return SignalSet([Series(Key("lr"), steps, np.asarray(before)),
+                      Series(Key("lr", segment=1), again, np.asarray(after))])  # fmt: skip
+
+
+DECAYED = np.linspace(1e-3, 5e-4, 300)  # at its end, twice the rate is the greatest so far
+
+
+@pytest.mark.parametrize("cut", [None, 150, 285, 305])
+def test_a_resumed_schedule_that_gives_a_step_another_rate(cut: int | None) -> None:
+    signals = resumed(DECAYED, np.full(100, 2e-3))
+    detector = LearningRateInstabilityDetector()
+    state = detector.init()
+    for part in (signals.between(None, cut), signals.between(cut, None)) if cut else (signals,):
+        detector.update(state, part)
+    (one,) = detector.conclude(state).findings
+    assert (one.severity, one.onset_step) == (Severity.MEDIUM, 280)
+    assert one.evidence["same_step"] is True
+    assert one.evidence["lr_before"] == pytest.approx(DECAYED[280], rel=1e-4)
+    assert "before the restart" in one.message
+
+
+@pytest.mark.parametrize("after", [DECAYED[280:], DECAYED[280:] / 10, np.full(100, 1e-3)])
+def test_a_resumed_schedule_that_holds_is_lower_or_was_there_before(after: Any) -> None:
+    assert not LearningRateInstabilityDetector().detect(resumed(DECAYED, after)).findings
+
+
 def test_a_run_goes_on_after_a_restart_whatever_the_order_of_the_series() -> None:
     steps = np.arange(80)
     before = Series(Key("lr"), steps[:40], np.full(40, 1e-3))

@@ -1,6 +1,6 @@
 """From findings to causes."""
 
-from .calibration import Calibration, Identity, Isotonic, Platt, load_calibration
+from .calibration import ByEvidence, Calibration, Identity, Isotonic, Platt, load_calibration
 from .consequences import LEADS_TO
 from .engine import AttributionEngine
 from .rules import DEFAULT_RULES
@@ -13,6 +13,7 @@ __all__ = [
     "STORY_RULES",
     "TRACE_RULES",
     "AttributionEngine",
+    "ByEvidence",
     "Calibration",
     "Identity",
     "Isotonic",

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from ..core import ConfigurationError
 
 __all__ = [
-    "Calibration", "Identity", "Isotonic", "Platt", "default_calibration", "load_calibration",
+    "ByEvidence", "Calibration", "Identity", "Isotonic", "Platt", "default_calibration",
+    "load_calibration",
 ]  # fmt: skip
 
 CALIBRATION_VERSION = "1.0"
@@ -39,6 +40,11 @@ class Calibration(ABC):
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Return it in terms of JSON, as `load_calibration` reads it."""
+
+    @property
+    def narrow(self) -> Calibration:
+        """What holds where only the loss, the learning rate and the gradient norm are logged."""
+        return self
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Calibration:
@@ -63,10 +69,13 @@ class Calibration(ABC):
                 return Isotonic(
                     tuple(map(float, data["raw"])), tuple(map(float, data["calibrated"]))
                 )
+            if kind == "by_evidence":
+                wide, narrow = (Calibration.from_dict(data[part]) for part in ("wide", "narrow"))
+                return ByEvidence(wide, narrow)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(f"{kind} calibration: bad or missing {error}") from error
         raise ConfigurationError(
-            f"kind of calibration is identity, platt or isotonic, got {kind!r}"
+            f"kind of calibration is identity, platt, isotonic or by_evidence, got {kind!r}"
         )
 
 
@@ -220,6 +229,41 @@ class Isotonic(Calibration):
         return {
             "calibration_version": CALIBRATION_VERSION, "kind": "isotonic",
             "raw": list(self.raw), "calibrated": list(self.calibrated),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ByEvidence(Calibration):
+    """One calibration for runs that log what is inside the model, another for those that do not.
+
+    Of three curves many causes look alike: the same share of the odds is right less often.
+
+    Parameters
+    ----------
+    wide : Calibration
+        Where layers, updates, activations, inputs or loss scales are logged.
+    few : Calibration
+        Where a cause rests on the loss, the learning rate and the gradient norm
+        alone, and nothing else was there to look at.
+    """
+
+    wide: Calibration
+    few: Calibration
+
+    @property
+    def narrow(self) -> Calibration:
+        """Return `few`."""
+        return self.few
+
+    def __call__(self, confidence: float) -> float:
+        """Return what `wide` says."""
+        return self.wide(confidence)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it in terms of JSON."""
+        return {
+            "calibration_version": CALIBRATION_VERSION, "kind": "by_evidence",
+            "wide": self.wide.to_dict(), "narrow": self.few.to_dict(),
         }  # fmt: skip
 
 

@@ -94,6 +94,10 @@ _CAUSES: Mapping[RootCause, tuple[str, str]] = MappingProxyType(
             "The model learns its training data by heart.",
             "Stop at the best validation loss; add weight decay, dropout or data.",
         ),
+        _C.EXCESSIVE_REGULARIZATION: (
+            "A penalty or a decay drives the weights to nothing.",
+            "Lower the weight decay or the penalty, and exempt norms and biases from it.",
+        ),
         _C.PARAMETERS_NOT_UPDATED: (
             "Parameters do not change: they are not in the optimizer, frozen, or cut off.",
             "Check that every parameter is in an optimizer group and has a gradient.",

@@ -15,7 +15,8 @@ from ..core import (
     word,
 )
 from ._links import Case, cases_of
-from .calibration import Identity
+from .breadth import is_narrow, looked_inside
+from .calibration import Calibration, Identity
 from .causes import generic_hint, generic_sentence, specific_hints
 from .consequences import LEADS_TO
 from .facts import context_facts, earliest_onsets, facts_of, fill, quiet_modes, story_facts
@@ -55,7 +56,8 @@ class AttributionEngine:
         Beside them.
     calibrate : callable, optional
         From a confidence in [0, 1] to a calibrated one, as `Platt` or what
-        `load_calibration` reads; identity by default.
+        `load_calibration` reads; identity by default. A `Calibration` may hold
+        another one for causes that rest on three curves alone (`ByEvidence`).
 
     Raises
     ------
@@ -97,6 +99,8 @@ class AttributionEngine:
             replaced = set()
         self._rules = tuple(sorted(known.values(), key=lambda rule: rule.code))
         self._calibrate = Identity() if calibrate is None else calibrate
+        held = self._calibrate
+        self._narrow = held.narrow if isinstance(held, Calibration) else held
         self._edges = _edges_of(self._rules)
         self._by_mode = _by_mode(rule for rule in self._rules if rule.code not in replaced)
         self._defaults = _by_mode(defaults)
@@ -127,20 +131,27 @@ class AttributionEngine:
         findings = all_findings(detections, self._edges)
         onsets = earliest_onsets(findings)
         known = {**quiet_modes(detections), **context_facts(context or {})}
+        inside = looked_inside(detections)
         made = [
             hypothesis
             for story in stories_of(findings, self._edges)
-            for hypothesis in self._explain(story, onsets, known)
+            for hypothesis in self._explain(story, onsets, known, inside)
         ]
         # Ordered before calibration, which may make different shares equal.
         made.sort(key=lambda pair: (-pair[0], word(pair[1].cause), pair[1].story))
         return tuple(hypothesis for _, hypothesis in made)
 
     def _explain(
-        self, story: Story, onsets: Mapping[str, int | None], known: Mapping[str, Any]
+        self,
+        story: Story,
+        onsets: Mapping[str, int | None],
+        known: Mapping[str, Any],
+        inside: bool,
     ) -> list[tuple[float, AttributionHypothesis]]:
         """Return the causes of a story, each behind its share."""
         shared = {**known, **story_facts(story)}
+        narrow = not inside and is_narrow(story.findings)
+        calibrate = self._narrow if narrow else self._calibrate
         facts = [facts_of(finding, onsets, shared) for finding in story.findings]
         cases = cases_of(story, facts, self._by_mode, self._defaults)
         total = sum(case.odds for case in cases) + _UNKNOWN_ODDS
@@ -152,18 +163,24 @@ class AttributionEngine:
             if case.against
         ]
         made = [
-            (share, self._hypothesis(case, share, story, shared, ruled_out if at == 0 else ()))
+            (
+                share,
+                self._hypothesis(
+                    case, _held(calibrate, share), story, shared, ruled_out if at == 0 else ()
+                ),
+            )
             for at, (case, share) in enumerate(kept)
         ]
         unknown = _UNKNOWN_ODDS / total
         if all(unknown >= share for _, share in shares):
-            made.append((unknown, self._unknown(unknown, story, ruled_out if not made else ())))
+            held = _held(calibrate, unknown)
+            made.append((unknown, self._unknown(held, story, ruled_out if not made else ())))
         return made
 
     def _hypothesis(
         self,
         case: Case,
-        share: float,
+        confidence: float,
         story: Story,
         shared: Mapping[str, Any],
         ruled_out: Sequence[str],
@@ -171,7 +188,7 @@ class AttributionEngine:
         hints = [*specific_hints(case.cause, shared), *case.hints()]
         return AttributionHypothesis(
             hypothesis=case.sentence() or _default_sentence(case),
-            confidence=self._calibrated(share),
+            confidence=confidence,
             supporting_detections=case.findings,
             remediation_hints=_apart(hints, _HINTS) or generic_hint(case.cause),
             severity=max(finding.severity for finding in case.findings),
@@ -183,11 +200,11 @@ class AttributionEngine:
         )
 
     def _unknown(
-        self, share: float, story: Story, ruled_out: Sequence[str]
+        self, confidence: float, story: Story, ruled_out: Sequence[str]
     ) -> AttributionHypothesis:
         return AttributionHypothesis(
             hypothesis=generic_sentence(RootCause.UNKNOWN),
-            confidence=self._calibrated(share),
+            confidence=confidence,
             supporting_detections=story.findings[:3],
             remediation_hints=generic_hint(RootCause.UNKNOWN),
             severity=max(finding.severity for finding in story.findings),
@@ -196,8 +213,9 @@ class AttributionEngine:
             story=story.told(),
         )
 
-    def _calibrated(self, confidence: float) -> float:
-        return min(1.0, max(0.0, float(self._calibrate(confidence))))
+
+def _held(calibrate: Callable[[float], float], confidence: float) -> float:
+    return min(1.0, max(0.0, float(calibrate(confidence))))
 
 
 def _registered_rules() -> list[AttributionRule]:

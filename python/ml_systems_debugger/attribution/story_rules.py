@@ -33,6 +33,7 @@ _JUMPED = Condition(
 _STEADY = Condition("story.lr_is_constant", "==", True, "the learning rate did not change")
 _RESTARTED = Condition("story.after_restart", "==", True, "it began right after a restart")
 _CALM = Condition("quiet.exploding_gradients", "==", True, "the gradients stayed as they were")
+_RAN_AWAY = Condition("story.has.parameter_runaway", "==", True, "the weights of a layer ran away")
 _LATE = Condition("onset_step", ">", 10, "training went well at first")
 _GREW = Condition("growth_before", ">=", 4.0, "values had grown {growth_before}-fold just before")
 _SCALED = Condition("loss_scaling", "==", True, "the loss is scaled, as in float16 training")
@@ -188,6 +189,7 @@ STORY_RULES: tuple[AttributionRule, ...] = (
           "The data changed at about step {onset_step}: the loss rose, and neither the learning "
           "rate nor the gradients did.", (_CALM, _STEADY, _LATE),
           "Compare the inputs and labels before and after step {onset_step}.",
+          lowers=((_RAN_AWAY, 0.2),),
           source="Quionero-Candela et al., Dataset Shift in Machine Learning, 2009"),
     _rule("STO094", _M.DIVERGENT_TRAINING, _C.LEARNING_RATE_TOO_HIGH, 0.05,
           "The learning rate is too high, though the gradients do not show it.",
@@ -217,6 +219,16 @@ STORY_RULES: tuple[AttributionRule, ...] = (
           "Infinities came first; the loss scale fell after them.", (_OVERFLOWED,)),
     _rule("STO122", _M.MIXED_PRECISION_INSTABILITY, _C.LEARNING_RATE_TOO_HIGH, 0.3,
           "Gradients exploded first; the loss scale fell after them.", (_EXPLODED,)),
+    _rule("STO123", _M.INF_DETECTED, _C.NUMERICAL_OVERFLOW, 0.6,
+          "The backward pass overflows at every step from {onset_step} on, and those steps are "
+          "left out, as loss scaling does: the loss stays finite.",
+          (Condition("quantity", "==", "grad_norm", "the gradients are infinite, not the loss"),
+           Condition("count", ">=", 3, "{count} times"),
+           Condition("quiet.nan_detected", "==", True, "nothing became NaN after it"),
+           Condition("goes_on", "==", True, "it stays to the end of the log")),
+          "Find the operation whose backward pass overflows at step {onset_step}, and compute it "
+          "in float32; or train in bfloat16.",
+          source="Micikevicius et al., Mixed Precision Training, ICLR 2018"),
     _rule("STO131", _M.TRAINING_SERVING_SKEW, _C.TARGET_LEAK, 0.4,
           "A feature that told the label in training is not there in serving.",
           (Condition("mode.label_leakage", "present", says="a feature told the label"),)),

@@ -85,6 +85,9 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "loss_scale": ("amp_scale", "grad_scale", "dynamic_loss_scale", "grad_scaler_scale"),
         "skipped_step": ("number_of_skipped_iterations", "skipped_steps", "overflow_skip"),
         "nan_step": ("number_of_nan_iterations",),
+        # What goes into the model: deviation and largest magnitude of a batch.
+        "input_std": ("inputs_std", "batch_std"),
+        "input_absmax": ("inputs_absmax", "batch_absmax", "input_abs_max"),
         # Inside the model.
         "activation_zero_fraction": ("dead_fraction", "zero_activation_fraction"),
         "activation_std": ("activations_std",),
@@ -144,7 +147,7 @@ _LAYERED = frozenset(
     {
         "grad_norm", "param_norm", "update_ratio", "update_zero_fraction",
         "carried_gradient",
-        "activation_zero_fraction", "activation_std",
+        "activation_zero_fraction", "activation_std", "input_std", "input_absmax",
         "param_digest", "grad_digest", "gradient", "parameter", "activation",
         "collective_seq", "collective_completed", "collective_lag", "collective_time",
     }

@@ -111,6 +111,8 @@ class FailureMode(str, Enum):
     FROZEN_PARAMETERS = "frozen_parameters"
     STALE_GRADIENTS = "stale_gradients"
     INPUT_STARVATION = "input_starvation"
+    INPUT_OUT_OF_RANGE = "input_out_of_range"
+    PARAMETER_RUNAWAY = "parameter_runaway"
     CORRUPT_CHECKPOINT = "corrupt_checkpoint"
     JOB_CRASH = "job_crash"
 
@@ -141,6 +143,7 @@ class RootCause(str, Enum):
     PREPROCESSING_MISMATCH = "preprocessing_mismatch"
     TARGET_LEAK = "target_leak"
     INSUFFICIENT_REGULARIZATION = "insufficient_regularization"
+    EXCESSIVE_REGULARIZATION = "excessive_regularization"
     PARAMETERS_NOT_UPDATED = "parameters_not_updated"
     OPTIMIZER_STATE_LOST = "optimizer_state_lost"
     MISSED_GRADIENT_SYNCHRONIZATION = "missed_gradient_synchronization"

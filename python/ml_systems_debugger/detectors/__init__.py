@@ -10,6 +10,7 @@ from .frozen_parameters import FrozenParametersDetector
 from .gradient_explosion import GradientExplosionDetector
 from .gradient_vanishing import GradientVanishingDetector
 from .inf_detection import InfDetectionDetector
+from .input_out_of_range import InputOutOfRangeDetector
 from .input_starvation import InputStarvationDetector
 from .job_crash import JobCrashDetector
 from .label_leakage import LabelLeakageDetector
@@ -22,6 +23,7 @@ from .nan_detection import NaNDetectionDetector
 from .non_determinism import NonDeterminismDetector
 from .oom_precursor import OomPrecursorDetector
 from .overfitting import OverfittingDetector
+from .parameter_runaway import ParameterRunawayDetector
 from .partial_worker_failure import PartialWorkerFailureDetector
 from .precision_loss import PrecisionLossDetector
 from .stale_gradients import StaleGradientsDetector
@@ -39,6 +41,7 @@ __all__ = [
     "GradientExplosionDetector",
     "GradientVanishingDetector",
     "InfDetectionDetector",
+    "InputOutOfRangeDetector",
     "InputStarvationDetector",
     "JobCrashDetector",
     "LabelLeakageDetector",
@@ -51,6 +54,7 @@ __all__ = [
     "NonDeterminismDetector",
     "OomPrecursorDetector",
     "OverfittingDetector",
+    "ParameterRunawayDetector",
     "PartialWorkerFailureDetector",
     "PrecisionLossDetector",
     "StaleGradientsDetector",

@@ -12,7 +12,9 @@ __all__ = ["sum_began"]
 
 _LEAST = math.log(4.0)  # growth that is looked at
 _FEW = 8  # entries of the history on either side of the onset
-_POWERS = (0.4, 1.3)  # a sum of k gradients: root k where they are noise, k where they agree
+# A sum of k gradients: root k where they are noise, k where they agree; a loss that falls on
+# takes a little of that.
+_POWERS = (0.33, 1.3)
 _FIT = 0.8  # of the variance of the logarithm behind the onset
 _BETTER = 0.6  # of the variance that is left by what has no onset
 

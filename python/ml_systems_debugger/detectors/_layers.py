@@ -31,11 +31,11 @@ from ..core import (
 from ._streaks import STREAK, Turn, streaks
 from ._trail import Floats, evidence
 
-__all__ = ["LayerDetector", "Rows", "early_columns", "learn_early"]
+__all__ = ["SEPARATE", "LayerDetector", "Rows", "early_columns", "learn_early"]
 
 Rows = slice | npt.NDArray[np.int64]
 
-_SEPARATE = 4  # findings per series
+SEPARATE = 4  # findings per series
 
 
 class _Part(NamedTuple):
@@ -68,6 +68,8 @@ class LayerDetector(BaseDetector):
     """Further columns that `bad` keeps."""
     persistence: int
     """Values in a row that make an occurrence: a parameter of every subclass."""
+    whole: ClassVar[bool] = False
+    """Whether series that name no layer are judged too."""
     calm: ClassVar[int] = 3
     """Values in a row that end an occurrence."""
 
@@ -114,6 +116,10 @@ class LayerDetector(BaseDetector):
             f"{self.name}:{key}:{turn.first}",
         )
 
+    def judges(self, key: SeriesKey) -> bool:
+        """Return whether a series is one of those that are judged."""
+        return key.name in self.followed and (self.whole or key.layer is not None)
+
     def weigh(self, state: FoldState, findings: list[Finding]) -> list[Finding]:
         """Return findings in the light of all series."""
         return findings
@@ -141,7 +147,7 @@ class LayerDetector(BaseDetector):
         for one in chunk.singles:
             if one.kind is not SeriesKind.SCALAR or not len(one):
                 continue
-            if one.key.name in self.followed and one.key.layer is not None:
+            if self.judges(one.key):
                 self._follow(state, one)
             elif one.key.name in self.witnesses:
                 row = state.row(one.key)
@@ -196,7 +202,7 @@ class LayerDetector(BaseDetector):
         for name, places in keys.by_name.items():
             witness = name in self.witnesses
             if name in self.followed:
-                layered = [at for at in places.tolist() if keys.keys[at].layer is not None]
+                layered = [at for at in places.tolist() if self.judges(keys.keys[at])]
                 parts.append((False, layered))
                 if witness:
                     parts.append((True, [at for at in places.tolist() if at not in layered]))
@@ -226,7 +232,7 @@ class LayerDetector(BaseDetector):
         for turn in streaks(state, row, holds, steps, self.persistence, self.calm):
             place = str(row)
             if turn.kind == "open":
-                if state["opened"][row] >= _SEPARATE:
+                if state["opened"][row] >= SEPARATE:
                     state.dropped_findings += 1
                     continue
                 finding = self.opened(state, row, key, turn)
@@ -247,11 +253,12 @@ class LayerDetector(BaseDetector):
 
     def conclude(self, state: Any) -> DetectionResult:
         """Return what the state says; see `BaseDetector.conclude`."""
-        rows = [(r, k) for r, k in self.rows(state, *self.followed) if k.layer is not None]
+        rows = [(r, k) for r, k in self.rows(state, *self.followed) if self.judges(k)]
         ready = [key.name for row, key in rows if state["count"][row] >= self.persistence]
         more: dict[str, Any] = {"judged": tuple(dict.fromkeys(ready))}
         if not ready:
-            what = " or ".join(f"{name} per layer" for name in self.followed)
+            per = "" if self.whole else " per layer"
+            what = " or ".join(f"{name}{per}" for name in self.followed)
             if rows:
                 most = max(int(state["count"][row]) for row, _ in rows)
                 more["outcome"] = Outcome.INSUFFICIENT

@@ -26,7 +26,32 @@ EARLY_PEAK = Condition(
     "early_peak", ">=", 5.0, "the loss had risen {early_peak}-fold within the first updates"
 )
 
+# A model that is sure of itself and is given other data, or other labels, does worse than guess.
+TO_CHANCE = Condition(
+    "to_start", "==", True, "it went straight to where it began, the loss of guessing, and stays"
+)
+
 DIVERGENCE = (
+    AttributionRule(
+        code="DIV008",
+        mode=FailureMode.DIVERGENT_TRAINING,
+        cause=RootCause.DEAD_ACTIVATIONS,
+        strength=0.6,
+        hypothesis="The model gives one answer to every input since step {onset_step}: the loss "
+        "went from {best} straight back to that of guessing ({last}; {start} at first).",
+        when=(AT_ONCE, LATER, TO_CHANCE),
+        lowers=(
+            (LR_JUMPED, 0.6),
+            (Condition("quiet.dead_units", "==", True, "no layer's units have died"), 0.2),
+        ),
+        remediation=(
+            (
+                "Look at the outputs of the model for different inputs, layer by layer, at step "
+                "{onset_step}: units that are zero or saturated, biases that jumped."
+            ),
+        ),
+        source="Lu et al., Dying ReLU and Initialization, 2020",
+    ),
     AttributionRule(
         code="DIV001",
         mode=FailureMode.DIVERGENT_TRAINING,
@@ -128,6 +153,7 @@ DIVERGENCE = (
         lowers=(
             (LR_JUMPED, 0.6),
             (RECOVERED, 0.4),
+            (TO_CHANCE, 0.15),
             (Condition("lead.dead_units", ">=", -10, "units died at that step"), 0.2),
         ),
         remediation=(
@@ -150,6 +176,7 @@ DIVERGENCE = (
             (EARLY_PEAK, 0.3),
             (Condition("above_start", ">", 0, "the loss is higher than at the start"), 0.3),
             (Condition("mode.exploding_gradients", "present", says="gradients exploded"), 0.3),
+            (Condition("mode.parameter_runaway", "present", says="weights ran away"), 0.2),
         ),
         remediation=(
             (

@@ -11,7 +11,16 @@ from ..core import Severity
 from ..kernels.trail import Field
 from ._trail import Onset, Trail, Verdict, evidence, spread, sureness
 
-__all__ = ["HUGE", "SHORT", "broken", "bursts", "last_words", "rise_verdict", "start_line"]
+__all__ = [
+    "HUGE",
+    "SHORT",
+    "broken",
+    "bursts",
+    "last_words",
+    "rise_verdict",
+    "start_line",
+    "thrown",
+]
 
 SHORT = 16  # values that a verdict takes, however plain it is
 HUGE = 10.0  # times what is asked for: plain
@@ -19,6 +28,8 @@ HUGE = 10.0  # times what is asked for: plain
 _FIRST_UPDATES = 20  # steps
 _LUCK = 2.0  # spreads
 _FEW = 3
+_LEARNT, _CLOSE, _NO_MORE = 0.5, 0.05, 1.15  # of the start: best level, level now, peak
+_THROWN, _LOOKED, _NEVER = 10.0, 64, 0.95  # of the start: early peak; values; lowest level
 _BURSTS, _WILD, _MANY = 3, 5.0, 200
 
 
@@ -59,6 +70,27 @@ def broken(trail: Trail, best: float, asked: float) -> Verdict | None:
         found,
         message=f"{found.message}, and is not finite from step {bad}",
         evidence={**found.evidence, "first_non_finite_step": bad},
+    )
+
+
+def thrown(trail: Trail) -> Verdict | None:
+    """Judge a loss that the first updates threw up, and that never came below its start since."""
+    early = _early_peak(trail)
+    levels = trail.groups.levels
+    first = min(trail[Field.FIRST], trail.first_level)
+    if early is None or early < _THROWN or trail.count < _LOOKED or not len(levels):
+        return None
+    best, now = float(levels.min()), min(float(levels[-1]), trail.now)
+    if min(best, now) < _NEVER * first:
+        return None
+    peak, since = trail.step(Field.MAX_STEP), trail.step(Field.FIRST_STEP)
+    onset = Onset(peak, since, peak)
+    found = rise_verdict(trail, first, now, max(now - first, first), trail.count, onset, "thrown")
+    return replace(
+        found,
+        severity=Severity.MEDIUM,
+        message=f"the first updates threw the loss from {trail[Field.FIRST]:.4g} to "
+        f"{trail[Field.MAX]:.4g}, and in {trail.count} values it has not come below its start",
     )
 
 
@@ -133,10 +165,19 @@ def rise_verdict(
             peak=trail[Field.MAX],
             peak_step=trail.step(Field.MAX_STEP),
             early_peak=_early_peak(trail),
+            to_start=_to_start(trail, best, now) or None,
             persistence_steps=length,
             noise=trail.groups.noise,
         ),
     )
+
+
+def _to_start(trail: Trail, best: float, now: float) -> bool:
+    """Return whether an excursion went straight to the level of the start, and no higher."""
+    first = trail.first_level
+    learnt = first > 0 and best <= _LEARNT * first
+    close = abs(now - first) <= _CLOSE * abs(first)
+    return bool(learnt and close and trail.excursion and trail[Field.PEAK] <= _NO_MORE * first)
 
 
 def _early_peak(trail: Trail) -> float | None:

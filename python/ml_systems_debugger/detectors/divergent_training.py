@@ -31,7 +31,7 @@ from ._learning import (
     is_training_loss,
 )
 from ._loss_rules import DIVERGENCE
-from ._rise import HUGE, SHORT, broken, bursts, last_words, rise_verdict, start_line
+from ._rise import HUGE, SHORT, broken, bursts, last_words, rise_verdict, start_line, thrown
 from ._trail import Floats, Trail, Verdict, jitter, wander
 from ._trail_detector import TrailDetector
 
@@ -88,7 +88,9 @@ class DivergentTrainingDetector(TrailDetector):
     fifths of `lost_gain` where most of them came at once and stay for a twentieth of
     the run; what recovers
     becomes one, or a low one where its peak rose less than three times what is asked.
-    A history that breaks off within 16 values of ten times that is medium.
+    A history that breaks off within 16 values of ten times that is medium; so is a
+    loss that the first 20 updates raised tenfold and that in 64 values or more has
+    not come below its start.
 
     Parameters
     ----------
@@ -110,10 +112,11 @@ class DivergentTrainingDetector(TrailDetector):
 
     Evidence
     --------
-    ``rule`` (jump, shift, climb, bursts, growth_then_non_finite, breaks_off), ``series``,
+    ``rule`` (jump, shift, climb, bursts, thrown, growth_then_non_finite, breaks_off), ``series``,
     ``start``, ``best``, ``last``, ``rise``, ``asked``, ``ratio`` (last over
     best), ``lost_gain`` (part of the progress), ``above_start``,
     ``held_out_rise``, ``peak``, ``peak_step``, ``early_peak`` (over the start),
+    ``to_start`` (it went straight back to the level of the start),
     ``persistence_steps``, ``onset_step``,
     ``onset_low``, ``onset_high``, ``noise``, ``recovered``,
     ``first_non_finite_step``, ``at_once``, ``lr_at_onset``, ``lr_jump``,
@@ -222,6 +225,7 @@ class DivergentTrainingDetector(TrailDetector):
             or self._jump(trail)
             or self._climb(trail)
             or bursts(trail, self.start_rise)
+            or thrown(trail)
             or last_words(trail, best, asked)
         )
 

@@ -66,6 +66,8 @@ _RULES = (
 _KEPT = 8
 _LOOK = 16  # losses before and after
 _LARGEST = 1e300
+_MEMORY = 256  # rates of the last steps, to which a restart may go back
+_BEYOND = 1.5  # times the greatest rate so far, for a resumed schedule to be another
 _BLOCK = 1 << 16
 
 
@@ -77,7 +79,8 @@ class LearningRateInstabilityDetector(BaseDetector):
     What it detects
     ---------------
     A rise of the learning rate within one measurement by `factor` or more, to
-    `factor` times its greatest value so far or more; with what the loss did.
+    `factor` times its greatest value so far or more; with what the loss did. After
+    a restart that goes back, also a rate `resumed` times what it was at the same step.
 
     Why it matters
     --------------
@@ -92,19 +95,23 @@ class LearningRateInstabilityDetector(BaseDetector):
     within one step. The first `settled` measurements are left out. Medium; high
     where the median of the next 16 training losses stands `loss_rise` times
     above the 16 before. Jumps that follow within 200 measurements of another
-    belong to it and are counted.
+    belong to it and are counted. A resumed schedule gives a step the rate that it
+    had: `resumed` times of that, and half as much again as any rate before, is another
+    schedule. Lower rates after a restart are somebody's decision.
 
     Parameters
     ----------
     factor : float
     loss_rise : float
+    resumed : float
+        After a restart, over the rate of the same step before it.
     settled : int
         Measurements.
 
     Evidence
     --------
     ``series``, ``lr_before``, ``lr_after``, ``over_usual``, ``jumps``,
-    ``loss_before``, ``loss_after``, ``loss_rise``, ``after_restart``,
+    ``loss_before``, ``loss_after``, ``loss_rise``, ``after_restart``, ``same_step``,
     ``onset_step``, ``onset_low``, ``onset_high``.
 
     Examples
@@ -120,14 +127,15 @@ class LearningRateInstabilityDetector(BaseDetector):
     failure_mode = FailureMode.LR_INSTABILITY
     required_signals = ("lr",)
     attribution_rules = _RULES
-    sensitivity_scales = scales(factor=RATIO, loss_rise=RATIO)
+    sensitivity_scales = scales(factor=RATIO, loss_rise=RATIO, resumed=RATIO)
 
     factor: float = 4.0
     loss_rise: float = 1.2
     settled: int = 20
+    resumed: float = 2.0
 
     def __post_init__(self) -> None:
-        check_positive(factor=self.factor, loss_rise=self.loss_rise)
+        check_positive(factor=self.factor, loss_rise=self.loss_rise, resumed=self.resumed)
         check_count(2, settled=self.settled)
 
     def init(self, context: Context | None = None) -> FoldState:  # noqa: ARG002 - the contract's
@@ -142,8 +150,10 @@ class LearningRateInstabilityDetector(BaseDetector):
             "inherited": Column(np.int64),  # measurements of the segments before a restart
             "jump_at": Column(np.int64),  # number of measurements at the last jump
             "losses": Column(np.float64, (_LOOK,), np.nan),
+            "rates": Column(np.float64, (_MEMORY,), np.nan),
+            "rate_steps": Column(np.int64, (_MEMORY,)),
         }
-        state = FoldState(self.name, 1, columns)
+        state = FoldState(self.name, 2, columns)
         state.memory["jumps"] = []  # facts of each, bounded by _KEPT per series
         return state
 
@@ -154,15 +164,15 @@ class LearningRateInstabilityDetector(BaseDetector):
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
         # What came before a restart first: the rest of the run inherits from it.
-        for one in sorted(chunk.named("lr"), key=lambda o: o.key.segment):
-            if is_learning_rate(one.key) and len(one):
-                self._rates(state, one)
+        here = {o.key: o for o in chunk.named("lr") if is_learning_rate(o.key) and len(o)}
+        for one in sorted(here.values(), key=lambda o: o.key.segment):
+            self._rates(state, one, here.get(one.key._replace(segment=one.key.segment - 1)))
         losses = [o for o in chunk.named("loss") if is_training_loss(o.key) and len(o)]
         if losses or state.memory["jumps"]:
             self._losses(state, losses)
         return tuple(state.take_events())
 
-    def _rates(self, state: FoldState, one: Series) -> None:
+    def _rates(self, state: FoldState, one: Series, former: Series | None) -> None:
         before_restart = one.key._replace(segment=one.key.segment - 1)
         known = len(state.keys)
         row = state.row(one.key)
@@ -172,8 +182,33 @@ class LearningRateInstabilityDetector(BaseDetector):
             for name in ("last", "last_step", "most", "seen"):
                 state[name][row] = state[name][old]
             state["inherited"][row] = state["seen"][old]
+            self._restart(state, row, old, one, former)
         for start in range(0, len(one), _BLOCK):  # what is held does not grow with the run
             self._block(state, row, one, start)
+        for name, given in (("rates", one.values), ("rate_steps", one.steps)):
+            kept = state[name][row]
+            new = min(len(given), _MEMORY)
+            kept[: _MEMORY - new] = kept[new:]
+            kept[_MEMORY - new :] = given[-new:]
+
+    def _restart(
+        self, state: FoldState, row: int, old: int, one: Series, former: Series | None
+    ) -> None:
+        """Compare the first rate after a restart with that of the same step before it."""
+        step, value, most = int(one.steps[0]), float(one.values[0]), float(state["most"][row])
+        steps, rates = state["rate_steps"][old], state["rates"][old]
+        if former is not None:
+            steps = np.concatenate([steps, former.steps])
+            rates = np.concatenate([rates, former.values])
+        at = np.flatnonzero((steps == step) & np.isfinite(rates))
+        if not len(at) or int(state["seen"][row]) < self.settled or not value <= _LARGEST:
+            return
+        before = float(rates[at[-1]])
+        if before <= 0 or value < self.resumed * before or value < _BEYOND * most:
+            return
+        if value >= self.factor * max(most, float(state["last"][row])):
+            return  # a jump, which is found as such
+        self._jump(state, row, one, 0, before, most, step, int(state["seen"][row]), resumed=True)
 
     def _block(self, state: FoldState, row: int, one: Series, start: int) -> None:
         values = np.asarray(one.values[start : start + _BLOCK])
@@ -209,7 +244,7 @@ class LearningRateInstabilityDetector(BaseDetector):
 
     def _jump(
         self, state: FoldState, row: int, one: Series, at: int, before: float, most: float,
-        step_before: int, place: int,
+        step_before: int, place: int, resumed: bool = False,
     ) -> None:  # fmt: skip
         near = state["jumps"][row] and place - int(state["jump_at"][row]) <= 200
         state["jumps"][row] += 1
@@ -223,13 +258,14 @@ class LearningRateInstabilityDetector(BaseDetector):
             state.dropped_findings += 1
             return
         value, step = float(one.values[at]), int(one.steps[at])
-        if value < self.factor * most:
+        if value < self.factor * most and not resumed:
             return  # it comes back to where an earlier fault had been
         fact = {
             "key": one.key.to_list(), "series": str(one.key), "lr_before": before,
             "lr_after": value, "over_usual": value / most, "jumps": 1, "onset_step": step,
             "onset_low": step_before, "onset_high": step,
             "after_restart": self._fresh(state, row, one.key, place), "before": [], "after": [],
+            "same_step": resumed or None,
         }  # fmt: skip
         told.append(fact)
         state.open(step, self._finding(fact))
@@ -283,6 +319,11 @@ class LearningRateInstabilityDetector(BaseDetector):
             f"the learning rate rose from {fact['lr_before']:.4g} to {fact['lr_after']:.4g} within "
             f"one step at step {fact['onset_step']}"
         )
+        if fact["same_step"]:
+            text = (
+                f"the learning rate of step {fact['onset_step']} was {fact['lr_before']:.4g} "
+                f"before the restart and is {fact['lr_after']:.4g} after it"
+            )
         if fact["jumps"] > 1:
             text += f", and {fact['jumps'] - 1} more times after"
         if high:
