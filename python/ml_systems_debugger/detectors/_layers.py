@@ -73,6 +73,11 @@ class LayerDetector(BaseDetector):
     calm: ClassVar[int] = 3
     """Values in a row that end an occurrence."""
 
+    @property
+    def lasting(self) -> int:
+        """Values in a row that make an occurrence: `persistence`, where a subclass has it."""
+        return self.persistence
+
     @abstractmethod
     def bad(
         self, state: FoldState, row: int, key: SeriesKey, values: Floats
@@ -229,7 +234,7 @@ class LayerDetector(BaseDetector):
         self, state: FoldState, row: int, key: SeriesKey, holds: npt.NDArray[np.bool_],
         steps: npt.NDArray[np.int64],
     ) -> None:  # fmt: skip
-        for turn in streaks(state, row, holds, steps, self.persistence, self.calm):
+        for turn in streaks(state, row, holds, steps, self.lasting, self.calm):
             place = str(row)
             if turn.kind == "open":
                 if state["opened"][row] >= SEPARATE:
@@ -254,7 +259,7 @@ class LayerDetector(BaseDetector):
     def conclude(self, state: Any) -> DetectionResult:
         """Return what the state says; see `BaseDetector.conclude`."""
         rows = [(r, k) for r, k in self.rows(state, *self.followed) if self.judges(k)]
-        ready = [key.name for row, key in rows if state["count"][row] >= self.persistence]
+        ready = [key.name for row, key in rows if state["count"][row] >= self.lasting]
         more: dict[str, Any] = {"judged": tuple(dict.fromkeys(ready))}
         if not ready:
             per = "" if self.whole else " per layer"
@@ -262,7 +267,7 @@ class LayerDetector(BaseDetector):
             if rows:
                 most = max(int(state["count"][row]) for row, _ in rows)
                 more["outcome"] = Outcome.INSUFFICIENT
-                more["reason"] = f"{most} values of {what}, {self.persistence} are needed"
+                more["reason"] = f"{most} values of {what}, {self.lasting} are needed"
             else:
                 more["outcome"] = Outcome.NOT_APPLICABLE
                 more["reason"] = f"no {what} is in the input"

@@ -121,7 +121,6 @@ class InputOutOfRangeDetector(LayerDetector):
     sensitivity_scales = scales(factor=RATIO.within(1.5))
     followed = ("input_std", "input_absmax")
     whole = True
-    persistence: ClassVar[int] = 1
     columns: ClassVar[dict[str, Column]] = {
         **early_columns(_SAMPLE),
         "most": Column(np.float64, (), np.nan),
@@ -136,6 +135,11 @@ class InputOutOfRangeDetector(LayerDetector):
 
     def __post_init__(self) -> None:
         check_range("factor", self.factor, 1.0, 1e6, open_low=True)
+
+    @property
+    def lasting(self) -> int:
+        """One batch is enough."""
+        return 1
 
     def bad(
         self, state: FoldState, row: int, key: SeriesKey, values: Floats

@@ -187,9 +187,9 @@ class LearningRateInstabilityDetector(BaseDetector):
             self._block(state, row, one, start)
         for name, given in (("rates", one.values), ("rate_steps", one.steps)):
             kept = state[name][row]
-            new = min(len(given), _MEMORY)
-            kept[: _MEMORY - new] = kept[new:]
-            kept[_MEMORY - new :] = given[-new:]
+            size = min(len(given), _MEMORY)
+            kept[: _MEMORY - size] = kept[size:]
+            kept[_MEMORY - size :] = given[-size:]
 
     def _restart(
         self, state: FoldState, row: int, old: int, one: Series, former: Series | None

@@ -119,7 +119,6 @@ class ParameterRunawayDetector(LayerDetector):
     attribution_rules = _RULES
     sensitivity_scales = scales(factor=RATIO.within(2.0))
     followed = ("param_norm",)
-    persistence: ClassVar[int] = 1
     columns: ClassVar[dict[str, Column]] = {
         "past": Column(np.float64, (_WINDOW,), np.nan),
         "alive": Column(np.int64),  # finite values above zero, running
@@ -135,6 +134,11 @@ class ParameterRunawayDetector(LayerDetector):
 
     def __post_init__(self) -> None:
         check_range("factor", self.factor, 1.0, 1e6, open_low=True)
+
+    @property
+    def lasting(self) -> int:
+        """One measurement is enough: it is compared with one of some time before."""
+        return 1
 
     def bad(
         self, state: FoldState, row: int, key: SeriesKey, values: Floats
