@@ -139,16 +139,20 @@ def test_the_shipped_calibration_names_where_it_was_learnt() -> None:
 
     path = Path(calibration.__file__).with_name("default_calibration.json")
     told = json.loads(path.read_text(encoding="utf-8"))["provenance"]
-    assert told["predictions"] >= 300
-    assert len(told["families"]) == 3
+    assert told["wide"]["predictions"] >= 300
+    assert len(told["wide"]["families"]) == 3
+    assert told["narrow"]["predictions"] >= 100
+    assert len(told["narrow"]["families"]) >= 2
     shipped = calibration.default_calibration()
+    few = shipped.narrow  # a loss alone is no more
     run = {"loss": [2.0] * 30 + [float("nan")] * 5}
     raw = MLSystemsDebugger(config=Configuration().uncalibrated()).debug(run).attributions
     held = MLSystemsDebugger().debug(run).attributions
     assert [h.cause for h in held] == [h.cause for h in raw]
-    assert [h.confidence for h in held] == [shipped(h.confidence) for h in raw]
-    values = [shipped(share / 100) for share in range(101)]
-    assert values == sorted(values)
+    assert [h.confidence for h in held] == [few(h.confidence) for h in raw]
+    for part in (shipped, few):
+        values = [part(share / 100) for share in range(101)]
+        assert values == sorted(values)
 
 
 # What a cause rests on.

@@ -24,6 +24,7 @@ from ..core import (
     detectors,
 )
 from ..core.sensitivity import RATIO, scales
+from ._latency import SLOW
 from ._layers import SEPARATE, LayerDetector, Rows
 from ._streaks import Turn
 from ._trail import Floats, evidence, sureness
@@ -119,6 +120,7 @@ class ParameterRunawayDetector(LayerDetector):
     attribution_rules = _RULES
     sensitivity_scales = scales(factor=RATIO.within(2.0))
     followed = ("param_norm",)
+    latency = SLOW
     columns: ClassVar[dict[str, Column]] = {
         "past": Column(np.float64, (_WINDOW,), np.nan),
         "alive": Column(np.int64),  # finite values above zero, running
