@@ -12,22 +12,22 @@ __all__ = ["sum_began"]
 
 _LEAST = math.log(4.0)  # growth that is looked at
 _FEW = 8  # entries of the history on either side of the onset
-# A sum of k gradients: root k where they are noise, k where they agree; a loss that falls on
-# takes a little of that.
-_POWERS = (0.33, 1.3)
+_POWERS = (0.4, 1.3)  # a sum of k gradients: root k where they are noise, k where they agree
+_OF_THE_WHOLE = 0.33  # of the norm of all layers, which strays less: a falling loss takes from it
 _FIT = 0.8  # of the variance of the logarithm behind the onset
 _BETTER = 0.6  # of the variance that is left by what has no onset
 
 
-def sum_began(trail: Trail) -> Onset | None:
+def sum_began(trail: Trail, whole: bool = False) -> Onset | None:
     """Return where gradients began to be added up; None where the norm does not grow so.
 
     Gradients that are not set to zero are added up: the norm leaves its level
     at once and then follows a power between a half and one of the number of
     steps since. A learning rate that is too high brings a jump or exponential
     growth, other data a jump; and norms that grow over a whole run have no
-    onset. Values are logarithms.
+    onset. Values are logarithms; `whole` says that it is the norm of all layers.
     """
+    least = _OF_THE_WHOLE if whole else _POWERS[0]
     if not _climbs(trail):
         return None
     values, steps, width = trail.entries
@@ -42,7 +42,7 @@ def sum_began(trail: Trail) -> Onset | None:
         power = float(since @ rise) / float(since @ since)
         left = float(np.square(rise - power * since).sum())
         fits = left <= (1 - _FIT) * len(rise) * float(np.var(rise))
-        if fits and _POWERS[0] <= power <= _POWERS[1] and left + before < best:
+        if fits and least <= power <= _POWERS[1] and left + before < best:
             best, at = left + before, first
     if at < 0 or best > min(exponential, _BETTER * _left_by_a_line(values, steps)):
         return None

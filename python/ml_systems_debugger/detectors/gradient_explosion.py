@@ -207,7 +207,11 @@ class GradientExplosionDetector(TrailDetector):
             if self.enough(key) is not None and trail.count >= self.min_points:
                 places.setdefault(key._replace(layer=None), []).append((key, trail))
         for whole, norms in places.items():
-            begun = {k: (t, onset) for k, t in norms if (onset := sum_began(t)) is not None}
+            begun = {
+                k: (t, onset)
+                for k, t in norms
+                if (onset := sum_began(t, k.layer is None)) is not None
+            }
             layers = sum(key.layer is not None for key, _ in norms)
             if whole in begun:
                 begun = {whole: begun[whole]}
@@ -227,7 +231,8 @@ class GradientExplosionDetector(TrailDetector):
         base = float(np.median(groups.levels[groups.steps < onset.step]))
         length = int((steps >= onset.step).sum()) * width
         found = self._verdict(trail, base, base, trail.now, length, onset, "sum")
-        return replace(found, severity=Severity.MEDIUM, confidence=0.65)
+        facts = {**found.evidence, "growth": "linear"}
+        return replace(found, severity=Severity.MEDIUM, confidence=0.65, evidence=facts)
 
     def _broken(self, trail: Trail) -> Verdict | None:
         """Judge growth that ends in a non-finite norm, after which nothing finite came."""
