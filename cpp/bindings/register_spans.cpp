@@ -109,23 +109,35 @@ void measure_spans(const py::buffer &buffer, const py::buffer &spans, const py::
   });
 }
 
-// A block of a file, read in pieces that stay in the cache while they are looked at. 0: the row is
-// written. 1: a second look at all of it is needed, as measure_spans takes. 2: the file ends
+// Bytes of one read of a file. Reads of 256 KiB, which stay in the second-level cache, took a sixth
+// more processor time in all on Zen 4: the kernel's copy is faster where it is long.
+constexpr std::size_t kRead = std::size_t{1} << 20;
+
+// A block of a file, read in stretches that stay in the cache while they are looked at. 0: the row
+// is written. 1: a second look at all of it is needed, as measure_spans takes. 2: the file ends
 // before. Below zero: an error of the system, negated.
 class FileBlock {
  public:
   // `crc`, where there is one, goes on over the bytes.
-  FileBlock(int fd, std::int64_t place, const Span &span, char *buffer, std::uint32_t *crc)
-      : fd_(fd), place_(place), span_(span), buffer_(buffer), crc_(crc) {}
+  FileBlock(int fd, std::int64_t place, const Span &span, char *buffer, std::size_t room,
+            std::uint32_t *crc)
+      : fd_(fd),
+        place_(place),
+        span_(span),
+        buffer_(buffer),
+        room_(room < kRead ? room : kRead),
+        crc_(crc),
+        sum_(crc == nullptr ? 0 : *crc) {}
 
   int measure(const mlsd::ArrayKernels &kernels, SpanRow *row) {
     kernels_ = &kernels;
     item_ = mlsd::item_size(static_cast<mlsd::Dtype>(span_.dtype));
     mlsd::BlockStats s;
-    const bool whole =
-        kernels.stream_stats(static_cast<std::size_t>(span_.count),
-                             static_cast<mlsd::Dtype>(span_.dtype), &FileBlock::next, this, &s);
+    const bool whole = kernels.stream_stats(static_cast<std::size_t>(span_.count),
+                                            static_cast<mlsd::Dtype>(span_.dtype), &FileBlock::next,
+                                            &FileBlock::seen, this, &s);
     if (failure_ != 0) return failure_;
+    if (crc_ != nullptr) *crc_ = sum_.value();
     if (!whole || s.nan + s.posinf + s.neginf != 0) return 1;
     fill(s, -1, digest_, span_.count, row);
     return 0;
@@ -137,9 +149,29 @@ class FileBlock {
     return block->read(first * block->item_, count * block->item_);
   }
 
+  // Statistics, digest and checksum one after the other, of as much as the first-level cache holds.
+  static void seen(void *self, const void *data, std::size_t first, std::size_t count) {
+    FileBlock *block = static_cast<FileBlock *>(self);
+    const std::size_t bytes = count * block->item_;
+    const std::uint64_t start =
+        static_cast<std::uint64_t>(block->span_.start) + first * block->item_;
+    unsigned char *folded = block->crc_ == nullptr ? nullptr : block->sum_.folded();
+    if (folded != nullptr && bytes % 256 == 0 && block->kernels_->digest_and_fold != nullptr) {
+      block->digest_ += block->kernels_->digest_and_fold(data, bytes, start, folded);
+      return;
+    }
+    block->digest_ += block->kernels_->digest(data, bytes, start);
+    if (block->crc_ != nullptr) block->sum_.add(data, bytes);
+  }
+
+  // The next piece; where it was not read yet, as many whole ones as the buffer takes.
   const void *read(std::size_t from, std::size_t bytes) {
-    for (std::size_t done = 0; done < bytes;) {
-      const ssize_t got = pread(fd_, buffer_ + done, bytes - done,
+    if (from < filled_) return buffer_ + (from - begin_);
+    const std::size_t left = static_cast<std::size_t>(span_.count) * item_ - from;
+    const std::size_t most = room_ / bytes * bytes;  // of the last one, bytes == left
+    const std::size_t wanted = left < most ? left : most;
+    for (std::size_t done = 0; done < wanted;) {
+      const ssize_t got = pread(fd_, buffer_ + done, wanted - done,
                                 static_cast<off_t>(place_) + static_cast<off_t>(from + done));
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) {
@@ -148,8 +180,8 @@ class FileBlock {
       }
       done += static_cast<std::size_t>(got);
     }
-    digest_ += kernels_->digest(buffer_, bytes, static_cast<std::uint64_t>(span_.start) + from);
-    if (crc_ != nullptr) *crc_ = mlsd::crc32(*crc_, buffer_, bytes);
+    begin_ = from;
+    filled_ = from + wanted;
     return buffer_;
   }
 
@@ -157,7 +189,9 @@ class FileBlock {
   std::int64_t place_;
   Span span_;
   char *buffer_;
+  std::size_t room_, begin_ = 0, filled_ = 0;  // of the block, what the buffer holds
   std::uint32_t *crc_;
+  mlsd::Crc32 sum_;
   const mlsd::ArrayKernels *kernels_ = nullptr;
   std::size_t item_ = 1;
   std::uint64_t digest_ = 0;
@@ -175,9 +209,10 @@ int measure_file(int fd, std::int64_t place, const py::buffer &span, const py::b
   if (place < 0) throw py::value_error("place is at least 0, got " + std::to_string(place));
   check_span(*one, 0, SIZE_MAX);
   const std::size_t item = mlsd::item_size(static_cast<mlsd::Dtype>(one->dtype));
-  if (static_cast<std::size_t>(room.size * room.itemsize) < mlsd::kPiece * item)
+  const std::size_t held = static_cast<std::size_t>(room.size * room.itemsize);
+  if (held < mlsd::kPiece * item)
     throw py::value_error("buffer: " + std::to_string(mlsd::kPiece * item) +
-                          " bytes are needed, got " + std::to_string(room.size * room.itemsize));
+                          " bytes are needed, got " + std::to_string(held));
   const mlsd::ArrayKernels &kernels = *mlsd::active_target().arrays;
   std::uint32_t *sum = nullptr;
   py::buffer_info sums;
@@ -187,7 +222,7 @@ int measure_file(int fd, std::int64_t place, const py::buffer &span, const py::b
     sum = rows_of<std::uint32_t>(sums, "crc", &count);
     if (count != 1) throw py::value_error("crc: one is needed, got " + std::to_string(count));
   }
-  FileBlock block(fd, place, *one, static_cast<char *>(room.ptr), sum);
+  FileBlock block(fd, place, *one, static_cast<char *>(room.ptr), held, sum);
   return without_gil(kGilBytes, [&] { return block.measure(kernels, out); });
 }
 

@@ -1,6 +1,7 @@
 // The loops of arrays.hpp, written once for every target.
 #pragma once
 
+#include "kernels/crc_folds.hpp"
 #include "kernels/vectors-inl.hpp"
 #include "mlsd/arrays.hpp"
 
@@ -1308,7 +1309,7 @@ inline bool stats_pass(const char *p, size_t n, double center, BlockStats *out, 
 
 // The first pass over a block that comes in pieces. False where another one would be needed.
 template <typename F>
-inline bool stats_stream(size_t n, NextPiece next, void *context, BlockStats *out) {
+inline bool stats_stream(size_t n, NextPiece next, SeenSpan seen, void *context, BlockStats *out) {
   using V = typename F::V;
   alignas(64) char scratch[kShort * 8];
   static_assert(kPiece % kShort == 0, "a piece is a whole number of spans");
@@ -1322,6 +1323,7 @@ inline bool stats_stream(size_t n, NextPiece next, void *context, BlockStats *ou
     progress.again = 0;
     for (size_t i = 0; i < here;) {
       const size_t count = add_next<F, false>(p, i, here, V{}, scratch, out, &t, &progress);
+      seen(context, p + i * F::size, first + i, count);
       if (first + i == 0 && n > kShort && starts_elsewhere(t, *out, count, &better)) return false;
       i += count;
     }
@@ -1379,12 +1381,51 @@ inline vu64 product(vu64 x, vu64 factor) {  // of their low halves
 // escapes with a probability of about 2^-64.
 inline vu64 mix(vu64 x) { return product(x, x >> 32) + x; }
 
-inline uint64_t digest_bytes(const char *p, size_t bytes, uint64_t start) {
-  constexpr uint64_t key = 0x9e3779b97f4a7c15ull;
-  constexpr size_t L = lanes<vu64>;
+constexpr uint64_t kDigestKey = 0x9e3779b97f4a7c15ull;
+
+// What the words of a vector at byte `start` are xored with; the next vector's is a step further.
+inline vu64 first_places(uint64_t start) {
   vu64 place;
-  for (size_t lane = 0; lane < L; ++lane) place[lane] = (start / 8 + lane + 1) * key;
-  const vu64 step = vu64{} + key * L;
+  for (size_t lane = 0; lane < lanes<vu64>; ++lane)
+    place[lane] = (start / 8 + lane + 1) * kDigestKey;
+  return place;
+}
+
+inline uint64_t sum_of_lanes(vu64 v) {
+  uint64_t sum = 0;
+  for (size_t lane = 0; lane < lanes<vu64>; ++lane) sum += v[lane];
+  return sum;
+}
+
+#if defined(__VPCLMULQDQ__)
+inline uint64_t digest_and_fold(const char *p, size_t bytes, uint64_t start,
+                                unsigned char *folded) {
+  using namespace crc_folds;
+  constexpr long long low = low_factor(8 * kFolded), high = high_factor(8 * kFolded);
+  const __m512i far = _mm512_set_epi64(high, low, high, low, high, low, high, low);
+  vu64 place = first_places(start), sums[2] = {};
+  const vu64 step = vu64{} + kDigestKey * lanes<vu64>;
+  __m512i fold[kFoldLanes];
+  for (size_t k = 0; k < kFoldLanes; ++k) fold[k] = load<__m512i>(folded + 64 * k);
+  for (size_t i = 0; i + kFolded <= bytes; i += kFolded) {
+    for (size_t k = 0; k < kFoldLanes; ++k) {
+      const __m512i words = load<__m512i>(p + i + 64 * k);
+      fold[k] =
+          _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(fold[k], far, 0x00),
+                                    _mm512_clmulepi64_epi128(fold[k], far, 0x11), words, 0x96);
+      sums[k % 2] += mix((vu64)words ^ place);
+      place += step;
+    }
+  }
+  for (size_t k = 0; k < kFoldLanes; ++k) __builtin_memcpy(folded + 64 * k, &fold[k], 64);
+  return sum_of_lanes(sums[0] + sums[1]);
+}
+#endif
+
+inline uint64_t digest_bytes(const char *p, size_t bytes, uint64_t start) {
+  constexpr uint64_t key = kDigestKey;
+  vu64 place = first_places(start);
+  const vu64 step = vu64{} + key * lanes<vu64>;
   vu64 a = {}, b = {};
   size_t i = 0;
   for (; i + 2 * W <= bytes; i += 2 * W) {
@@ -1394,9 +1435,7 @@ inline uint64_t digest_bytes(const char *p, size_t bytes, uint64_t start) {
     b += mix(load<vu64>(p + i + W) ^ place);
     place += step;
   }
-  a += b;
-  uint64_t sum = 0;
-  for (size_t lane = 0; lane < L; ++lane) sum += a[lane];
+  uint64_t sum = sum_of_lanes(a + b);
   for (uint64_t index = (start + i) / 8 + 1; i < bytes; i += 8, ++index) {
     uint64_t word = 0;
     __builtin_memcpy(&word, p + i, smaller(8, bytes - i));

@@ -162,13 +162,22 @@ void stats_any(const void *data, size_t n, Dtype dtype, BlockStats *out) {
     return 0;
   });
 }
-bool stream_any(size_t n, Dtype dtype, NextPiece next, void *context, BlockStats *out) {
+bool stream_any(size_t n, Dtype dtype, NextPiece next, SeenSpan seen, void *context,
+                BlockStats *out) {
   return with_format<bool>(
-      dtype, [&](auto f) { return stats_stream<decltype(f)>(n, next, context, out); });
+      dtype, [&](auto f) { return stats_stream<decltype(f)>(n, next, seen, context, out); });
 }
 uint64_t digest_any(const void *data, size_t bytes, uint64_t start) {
   return digest_bytes(static_cast<const char *>(data), bytes, start);
 }
+#if defined(__VPCLMULQDQ__)
+uint64_t digest_and_fold_any(const void *data, size_t bytes, uint64_t start,
+                             unsigned char *folded) {
+  return digest_and_fold(static_cast<const char *>(data), bytes, start, folded);
+}
+#else
+constexpr decltype(ArrayKernels::digest_and_fold) digest_and_fold_any = nullptr;
+#endif
 void exponents_any(const void *data, size_t n, Dtype dtype, uint64_t *counts) {
   with_format<int>(dtype, [&](auto f) {
     exponents_block<decltype(f)>(static_cast<const char *>(data), n, counts);
@@ -187,9 +196,9 @@ uint64_t read_any(const void *data, size_t bytes) {
 }  // namespace
 
 extern const ArrayKernels array_kernels;
-const ArrayKernels array_kernels = {count_any,  has_any,       first_any, squares_any,
-                                    abs_any,    largest_any,   stats_any, stream_any,
-                                    digest_any, exponents_any, below_any, read_any};
+const ArrayKernels array_kernels = {
+    count_any,  has_any,    first_any,           squares_any,   abs_any,   largest_any, stats_any,
+    stream_any, digest_any, digest_and_fold_any, exponents_any, below_any, read_any};
 
 }  // namespace MLSD_TARGET_NAMESPACE
 }  // namespace mlsd

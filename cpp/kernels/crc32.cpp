@@ -3,43 +3,16 @@
 #include <array>
 #include <cstring>
 
+#include "kernels/crc_folds.hpp"
+
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define MLSD_CRC_FOLDS 1
 #include <immintrin.h>
 #endif
 
-// Bits are reflected: the highest bit of a word is the coefficient of x^0. A stretch of message is
-// folded onto one that lies D bits behind it by multiplying with x^D modulo the polynomial, without
-// carries (Gopal and others, "Fast CRC computation using PCLMULQDQ", Intel 2009); the constants are
-// computed here rather than copied.
 namespace mlsd {
+using namespace crc_folds;
 namespace {
-
-constexpr std::uint32_t kPolynomial = 0xEDB88320u;
-constexpr std::uint32_t kOne = 0x80000000u;  // x^0
-
-constexpr std::uint32_t times_x(std::uint32_t a) noexcept {
-  return (a >> 1) ^ ((a & 1) != 0 ? kPolynomial : 0);
-}
-
-constexpr std::uint32_t times(std::uint32_t a, std::uint32_t b) noexcept {
-  std::uint32_t product = 0;
-  for (std::uint32_t bit = kOne; bit != 0; bit >>= 1) {
-    if ((a & bit) != 0) product ^= b;
-    b = times_x(b);
-  }
-  return product;
-}
-
-// x^n modulo the polynomial.
-constexpr std::uint32_t power(std::uint64_t n) noexcept {
-  std::uint32_t out = kOne, square = kOne >> 1;
-  for (; n != 0; n >>= 1) {
-    if ((n & 1) != 0) out = times(out, square);
-    square = times(square, square);
-  }
-  return out;
-}
 
 constexpr std::size_t kSlices = 8;
 using Tables = std::array<std::array<std::uint32_t, 256>, kSlices>;
@@ -70,17 +43,6 @@ std::uint32_t by_tables(std::uint32_t c, const unsigned char *p, std::size_t n) 
 
 #if MLSD_CRC_FOLDS
 
-// For a fold over `distance` bits: the low half of a vector is 64 bits further away than the high
-// one. A product of reflected words is one bit short, hence the shift.
-constexpr long long low_factor(unsigned distance) noexcept {
-  return static_cast<long long>(static_cast<std::uint64_t>(power(distance + 32)) << 1);
-}
-constexpr long long high_factor(unsigned distance) noexcept {
-  return static_cast<long long>(static_cast<std::uint64_t>(power(distance - 32)) << 1);
-}
-
-constexpr std::size_t kLanes = 4;
-
 __attribute__((target("pclmul,sse4.1"))) inline __m128i fold(__m128i a, __m128i factors) {
   return _mm_xor_si128(_mm_clmulepi64_si128(a, factors, 0x00),
                        _mm_clmulepi64_si128(a, factors, 0x11));
@@ -94,16 +56,16 @@ __attribute__((target("pclmul,sse4.1"))) std::uint32_t by_sixteen(std::uint32_t 
   constexpr long long low_near = low_factor(128), high_near = high_factor(128);
   const __m128i far = _mm_set_epi64x(high_far, low_far);
   const __m128i near = _mm_set_epi64x(high_near, low_near);
-  __m128i lanes[kLanes];
-  for (std::size_t i = 0; i < kLanes; ++i)
+  __m128i lanes[kFoldLanes];
+  for (std::size_t i = 0; i < kFoldLanes; ++i)
     lanes[i] = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p + 16 * i));
   lanes[0] = _mm_xor_si128(lanes[0], _mm_cvtsi32_si128(static_cast<int>(c)));
   for (p += 64, n -= 64; n >= 64; p += 64, n -= 64)
-    for (std::size_t i = 0; i < kLanes; ++i)
+    for (std::size_t i = 0; i < kFoldLanes; ++i)
       lanes[i] = _mm_xor_si128(fold(lanes[i], far),
                                _mm_loadu_si128(reinterpret_cast<const __m128i *>(p + 16 * i)));
   __m128i all = lanes[0];
-  for (std::size_t i = 1; i < kLanes; ++i) all = _mm_xor_si128(fold(all, near), lanes[i]);
+  for (std::size_t i = 1; i < kFoldLanes; ++i) all = _mm_xor_si128(fold(all, near), lanes[i]);
   for (; n >= 16; p += 16, n -= 16)
     all = _mm_xor_si128(fold(all, near), _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
   unsigned char rest[16];
@@ -117,21 +79,29 @@ __attribute__((target("avx512f,vpclmulqdq"))) inline __m512i fold_wide(__m512i a
                                    _mm512_clmulepi64_epi128(a, factors, 0x11), next, 0x96);
 }
 
-// At least 256 bytes.
-__attribute__((target("avx512f,vpclmulqdq"))) std::uint32_t by_sixty_four(std::uint32_t c,
-                                                                          const unsigned char *p,
-                                                                          std::size_t n) noexcept {
+// Folds a multiple of 256 bytes onto the 256 of `state`.
+__attribute__((target("avx512f,vpclmulqdq"))) void fold_on(unsigned char *state,
+                                                           const unsigned char *p,
+                                                           std::size_t n) noexcept {
   constexpr long long low = low_factor(2048), high = high_factor(2048);
   const __m512i far = _mm512_set_epi64(high, low, high, low, high, low, high, low);
-  __m512i lanes[kLanes];
-  for (std::size_t i = 0; i < kLanes; ++i) lanes[i] = _mm512_loadu_si512(p + 64 * i);
-  lanes[0] = _mm512_xor_si512(lanes[0], _mm512_set_epi64(0, 0, 0, 0, 0, 0, 0, c));
-  for (p += 256, n -= 256; n >= 256; p += 256, n -= 256)
-    for (std::size_t i = 0; i < kLanes; ++i)
+  __m512i lanes[kFoldLanes];
+  for (std::size_t i = 0; i < kFoldLanes; ++i) lanes[i] = _mm512_loadu_si512(state + 64 * i);
+  for (; n >= kFolded; p += kFolded, n -= kFolded)
+    for (std::size_t i = 0; i < kFoldLanes; ++i)
       lanes[i] = fold_wide(lanes[i], far, _mm512_loadu_si512(p + 64 * i));
-  unsigned char rest[256];
-  for (std::size_t i = 0; i < kLanes; ++i) _mm512_storeu_si512(rest + 64 * i, lanes[i]);
-  return by_tables(by_sixteen(0, rest, sizeof rest), p, n);
+  for (std::size_t i = 0; i < kFoldLanes; ++i) _mm512_storeu_si512(state + 64 * i, lanes[i]);
+}
+
+// The first 256 bytes behind others whose checksum is `c`, ready to be folded upon.
+void begin_fold(std::uint32_t c, const unsigned char *p, unsigned char *state) noexcept {
+  std::memcpy(state, p, kFolded);
+  for (std::size_t i = 0; i < 4; ++i)
+    state[i] = static_cast<unsigned char>(state[i] ^ (c >> (8 * i)));
+}
+
+std::uint32_t end_fold(const unsigned char *state) noexcept {
+  return by_sixteen(0, state, kFolded);
 }
 
 bool has_sixteen() noexcept {
@@ -154,12 +124,42 @@ std::uint32_t crc32_plain(std::uint32_t crc, const void *data, std::size_t bytes
 }
 
 std::uint32_t crc32(std::uint32_t crc, const void *data, std::size_t bytes) noexcept {
-#if MLSD_CRC_FOLDS
+  Crc32 sum(crc);
+  sum.add(data, bytes);
+  return sum.value();
+}
+
+void Crc32::add(const void *data, std::size_t bytes) noexcept {
   const unsigned char *p = static_cast<const unsigned char *>(data);
-  if (bytes >= 256 && has_sixty_four()) return ~by_sixty_four(~crc, p, bytes);
-  if (bytes >= 64 && has_sixteen()) return ~by_sixteen(~crc, p, bytes);
+#if MLSD_CRC_FOLDS
+  if (bytes >= kFolded && has_sixty_four()) {
+    if (!folding_) {
+      begin_fold(state_, p, folded_);
+      folding_ = true;
+      p += kFolded;
+      bytes -= kFolded;
+    }
+    const std::size_t whole = bytes / kFolded * kFolded;
+    fold_on(folded_, p, whole);
+    p += whole;
+    bytes -= whole;
+  }
+  if (bytes == 0) return;
+  if (folding_) state_ = end_fold(folded_);
+  folding_ = false;
+  if (bytes >= 64 && has_sixteen()) {
+    state_ = by_sixteen(state_, p, bytes);
+    return;
+  }
 #endif
-  return crc32_plain(crc, data, bytes);
+  state_ = by_tables(state_, p, bytes);
+}
+
+std::uint32_t Crc32::value() const noexcept {
+#if MLSD_CRC_FOLDS
+  if (folding_) return ~end_fold(folded_);
+#endif
+  return ~state_;
 }
 
 std::uint32_t crc32_combine(std::uint32_t first, std::uint32_t second,

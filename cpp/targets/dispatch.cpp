@@ -44,7 +44,7 @@ bool has_v4() noexcept {
 }
 
 bool has_v4_vbmi() noexcept {
-  return has_v4() && __builtin_cpu_supports("avx512vbmi") &&
+  return has_v4() && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("vpclmulqdq") &&
          __builtin_cpu_supports("avx512vpopcntdq");
 }
 

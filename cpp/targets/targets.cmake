@@ -9,9 +9,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(MLSD_FLAGS_v3 -mavx2 -mfma -mf16c -mbmi -mbmi2 -mpopcnt -mlzcnt)
   set(MLSD_FLAGS_v4 ${MLSD_FLAGS_v3} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd
                     -mprefer-vector-width=512)
-  # Ice Lake, Zen 4 and later: lookups among 128 bytes, which decode 8-bit floats, and counts of
-  # bits.
-  set(MLSD_FLAGS_v4_vbmi ${MLSD_FLAGS_v4} -mavx512vbmi -mavx512vpopcntdq)
+  # Ice Lake, Zen 4 and later: lookups among 128 bytes, which decode 8-bit floats, counts of bits,
+  # and products without carries, which checksums are made of.
+  set(MLSD_FLAGS_v4_vbmi ${MLSD_FLAGS_v4} -mavx512vbmi -mavx512vpopcntdq -mvpclmulqdq)
   # Dot products of bfloat16 as fast as any product, and integer comparisons in four places.
   set(MLSD_FLAGS_zen4 ${MLSD_FLAGS_v4_vbmi} -mavx512bf16)
   set(MLSD_BYTES_baseline 16)

@@ -23,6 +23,20 @@ int main() {
                                 n - n / 3) == all);
     }
   CHECK(mlsd::crc32(0, bytes.data(), 5000) == mlsd::crc32_plain(0, bytes.data(), 5000));
+  // In pieces of every length, some of which leave the message folded.
+  for (std::size_t piece : {1u, 63u, 64u, 255u, 256u, 257u, 512u, 1000u, 2048u}) {
+    mlsd::Crc32 sum;
+    for (std::size_t at = 0; at < 5000; at += piece) {
+      sum.add(bytes.data() + at, piece < 5000 - at ? piece : 5000 - at);
+      CHECK(sum.value() ==
+            mlsd::crc32_plain(0, bytes.data(), at + piece < 5000 ? at + piece : 5000));
+    }
+    CHECK(sum.value() == mlsd::crc32_plain(0, bytes.data(), 5000));
+    mlsd::Crc32 behind(mlsd::crc32_plain(0, bytes.data(), 100));
+    behind.add(bytes.data() + 100, 4608);
+    behind.add(bytes.data() + 4708, 292);
+    CHECK(behind.value() == sum.value());
+  }
   // A length near the largest does not overflow: what follows is zeros only in thought.
   CHECK(mlsd::crc32_combine(0, 7, UINT64_MAX) == 7);
   return check::done();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -397,6 +398,16 @@ def test_a_block_of_a_file_in_pieces_is_the_block_at_once(
         whole_needed = count == 1 and values[0] != 0
         assert kernels.measure_file(source.fileno(), 13, span, buffer, row) == whole_needed
         assert whole_needed or row.tobytes() == expected.tobytes()
+        # A buffer of several pieces, and of more than is read at once; with the checksum.
+        for pieces in (1, 3, 40):
+            room = bytearray(pieces * kernels.PIECE * kind.itemsize)
+            row[:], crc = 0, np.zeros(1, np.uint32)
+            code = kernels.measure_file(source.fileno(), 13, span, room, row, crc)
+            assert code == whole_needed
+            if code == 0:
+                assert row.tobytes() == expected.tobytes()
+                assert crc[0] == zlib.crc32(values.tobytes())
+        row[:] = 0
         # Far from zero, or not finite: it says that it has to be seen whole, and writes nothing.
         if kind.kind not in "iu":
             for bad in (np.full(count, 1e3) + rng.normal(size=count), np.full(count, np.nan)):

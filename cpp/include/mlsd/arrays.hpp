@@ -45,6 +45,8 @@ struct BlockStats {
 // Elements of a piece: its bytes lie in the second-level cache, whatever the type.
 constexpr std::size_t kPiece = 65536;
 using NextPiece = const void *(*)(void *context, std::size_t first, std::size_t count);
+// Told of every span (at most four times 2048 elements) while it lies in the first-level cache.
+using SeenSpan = void (*)(void *context, const void *data, std::size_t first, std::size_t count);
 
 struct ArrayKernels {
   NonfiniteCounts (*count_nonfinite)(const void *data, std::size_t n, Dtype dtype);
@@ -58,12 +60,18 @@ struct ArrayKernels {
   void (*block_stats)(const void *data, std::size_t n, Dtype dtype, BlockStats *out);
   // The same bits for a block that comes in pieces of kPiece elements (the last one shorter):
   // `next` gives each in turn, which need not stay, or null to end. False, with `out` undefined,
-  // where a second look at the whole block would be needed, or where `next` ended it.
-  bool (*stream_stats)(std::size_t n, Dtype dtype, NextPiece next, void *context, BlockStats *out);
+  // where a second look at the whole block would be needed, or where `next` ended it. `seen` is
+  // for what else is to be done with the bytes: the spans of a piece in order, each once.
+  bool (*stream_stats)(std::size_t n, Dtype dtype, NextPiece next, SeenSpan seen, void *context,
+                       BlockStats *out);
   // Digest of `bytes` bytes whose first lies at byte `start` (a multiple of 8) of the whole:
   // sum of mix(word xor K * index) mod 2^64 over little-endian 8-byte words, the last one filled up
   // with zeros. Depends on the place of every word, never on the order of the work.
   std::uint64_t (*digest)(const void *data, std::size_t bytes, std::uint64_t start);
+  // The same for a multiple of 256 bytes, which it folds onto a CRC-32 (Crc32::folded) besides: one
+  // has instructions to wait for where the other has none. nullptr where the target cannot.
+  std::uint64_t (*digest_and_fold)(const void *data, std::size_t bytes, std::uint64_t start,
+                                   unsigned char *folded);
   // Adds to counts[kExponents] how many elements have each biased exponent: of a double where
   // has_double_lanes(dtype), of a float otherwise. Zeros and subnormals are 0, non-finite values
   // the last one in use (2047, 255).
