@@ -64,7 +64,8 @@ Value tree(Value *values, std::size_t count, Combine combine_two) {
   return count == 0 ? Value{} : values[0];
 }
 
-// The same tree over sums of one and the same scale, closed up level by level; changes `values`.
+// The same tree over sums of one and the same scale that are no more than a double holds together,
+// closed up level by level; changes `values`.
 double plain_tree(ScaledSquares *values, std::size_t count) {
   for (; count > 1; count = (count + 1) / 2) {
     for (std::size_t i = 0; i < count / 2; ++i)
@@ -94,14 +95,26 @@ void push(std::vector<StatsNode> *nodes, StatsNode node) {
 
 }  // namespace
 
+namespace {
+
+// a + b, on a larger scale where two that are finite are too large together.
+ScaledSquares added(double scale, double a, double b) noexcept {
+  const double sum = a + b;
+  if (std::isinf(sum) && std::isfinite(a) && std::isfinite(b))
+    return {scale * 0x1p64, a * 0x1p-128 + b * 0x1p-128};
+  return {scale, sum};
+}
+
+}  // namespace
+
 ScaledSquares combine(ScaledSquares a, ScaledSquares b) noexcept {
   if (a.sum == 0.0) return b;
   if (b.sum == 0.0) return a;
-  if (a.scale == b.scale) return {a.scale, a.sum + b.sum};
+  if (a.scale == b.scale) return added(a.scale, a.sum, b.sum);
   // Onto the larger scale: both are powers of two, so this is exact or harmlessly small.
   if (a.scale < b.scale) return combine(b, a);
   const double ratio = b.scale / a.scale;
-  return {a.scale, a.sum + b.sum * ratio * ratio};
+  return added(a.scale, a.sum, b.sum * ratio * ratio);
 }
 
 double root(ScaledSquares squares) noexcept { return squares.scale * std::sqrt(squares.sum); }
@@ -259,7 +272,8 @@ double global_norm(const ArrayRef *arrays, std::size_t count) {
       for (std::size_t i = 0; i < count; ++i) {
         if (arrays[i].n == 0) continue;
         const ScaledSquares one = kernels.sum_squares(arrays[i].data, arrays[i].n, arrays[i].dtype);
-        plain &= one.scale == 1.0;
+        // Beyond 2^1015, 256 sums may be more than a double holds.
+        plain &= one.scale == 1.0 && !(one.sum > 0x1p1015);
         few[blocks++] = one;
       }
       if (plain) return root({1.0, plain_tree(few, blocks)});

@@ -188,6 +188,18 @@ def test_a_missing_storage_is_refused(tmp_path: Path) -> None:
         scan(tmp_path / "m.pt")
 
 
+def test_a_storage_that_no_tensor_shows_must_be_there_too(tmp_path: Path) -> None:
+    storage = ("storage", torch.FloatStorage, "7", "cpu", 4)
+    out = io.BytesIO()
+    pickler = pickle.Pickler(out, 2)
+    pickler.persistent_id = lambda value: storage if value == "here" else None  # type: ignore[method-assign]
+    pickler.dump({"odd": "here"})
+    torch.save({"w": torch.ones(4)}, tmp_path / "m.pt")
+    rewrite(tmp_path / "m.pt", {"m/data.pkl": out.getvalue()})
+    with pytest.raises(SchemaError, match="storage 7 is not in the archive"):
+        scan(tmp_path / "m.pt")
+
+
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(4)}, tmp_path / "m.pt")
     with (

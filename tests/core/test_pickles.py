@@ -78,7 +78,7 @@ def test_references_are_read_only_where_something_is_beside_the_pickle():
     data = b"\x80\x02K\x01Q."
     with pytest.raises(SchemaError, match="refers to what lies outside"):
         read_pickle(data, "m.pkl", 0, 1000)
-    root, _ = read_pickle(data, "m.pkl", 0, 1000, references=True)
+    root, _ = read_pickle(data, "m.pkl", 0, 1000, references=[])
     assert isinstance(root, Persistent)
 
 

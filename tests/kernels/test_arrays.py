@@ -423,3 +423,15 @@ def test_a_block_of_a_file_in_pieces_is_the_block_at_once(
         with pytest.raises(ValueError, match="buffer"):
             kernels.measure_file(source.fileno(), 0, span, bytearray(8), row)
     assert kernels.measure_file(999, 0, span, buffer, row) < 0
+
+
+@pytest.mark.parametrize(("count", "size"), [(3, 1), (200, 7), (300, 5), (2, 5000), (1, 2 << 20)])
+def test_sums_of_squares_that_are_too_large_together(count: int, size: int) -> None:
+    """Each sum is finite, and so is the norm; the sum of the sums is more than a double holds."""
+    whole = 1 << 20 if size > 1 << 20 else size  # of a block
+    value = np.sqrt(1.5e308 / whole)
+    arrays = [np.full(size, value) for _ in range(count)]
+    expected = value * np.sqrt(float(count * size))
+    assert kernels.global_norm(arrays) == pytest.approx(expected, rel=1e-12)
+    assert kernels.l2_norm(np.concatenate(arrays)) == pytest.approx(expected, rel=1e-12)
+    assert kernels.global_norm([*arrays, np.array([np.inf])]) == np.inf

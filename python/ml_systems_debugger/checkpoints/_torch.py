@@ -64,6 +64,14 @@ class TorchArchive:
     key: str
     checksums: Checksums
 
+    def member(self, key: str) -> Member:
+        """Return the member of a storage, however it is kept; raises SchemaError for none."""
+        for folder in ("data", "tensors"):
+            found = self.members.get(f"{self.prefix}{folder}/{key}")
+            if found is not None:
+                return found
+        raise SchemaError(f"storage {shown(key)} is not in the archive", source=self.source_name)
+
     def storage(self, key: str) -> Member:
         """Return the member of a storage.
 
@@ -72,13 +80,7 @@ class TorchArchive:
         SchemaError, UnsupportedFormatError
             Where it is not there, or compressed.
         """
-        member = self.members.get(f"{self.prefix}data/{key}")
-        if member is None:
-            member = self.members.get(f"{self.prefix}tensors/{key}")
-        if member is None:
-            raise SchemaError(
-                f"storage {shown(key)} is not in the archive", source=self.source_name
-            )
+        member = self.member(key)
         if member.method != STORED:
             raise UnsupportedFormatError(
                 f"storage {shown(key)} is compressed", source=self.source_name, value=member.method
@@ -150,13 +152,19 @@ def open_archive(
     data = _whole(source, members[pickles[0]], "data.pkl", MAX_PICKLE)
     member = members[pickles[0]]
     window = source.size if length is None else length
+    references: list[Persistent] = []
     root, names = read_pickle(
-        data, source.name, member.offset, 2 * window + (64 << 20), references=True
+        data, source.name, member.offset, 2 * window + (64 << 20), references=references
     )
-    return TorchArchive(
+    archive = TorchArchive(
         file, source.name, root, names, members, prefix, text == b"big", source.key,
         source.checksums,
     )  # fmt: skip
+    for one in references:  # loaders read every storage, also one that no tensor shows
+        key = one.key
+        if isinstance(key, tuple) and len(key) > 2 and isinstance(key[2], str):
+            archive.member(key[2])
+    return archive
 
 
 def _order(source: Source, members: dict[str, Member], prefix: str) -> bytes:

@@ -157,7 +157,7 @@ def _table() -> list[Callable[[Machine], None] | None]:
         b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0], 32),
         b"X": lambda m: m.text(_u4(m)), b"\x8c": lambda m: m.text(_u1(m)),
         b"\x8d": lambda m: m.text(_u8(m)), b"V": _escaped, b"S": _quoted,
-        b"U": lambda m: m.old_text(_u1(m)), b"T": lambda m: m.old_text(_signed4(m)),
+        b"U": lambda m: m.text(_u1(m)), b"T": lambda m: m.text(_signed4(m)),
         b"C": lambda m: m.raw(_u1(m)), b"B": lambda m: m.raw(_u4(m)),
         b"\x8e": lambda m: m.raw(_u8(m)), b"\x96": lambda m: m.raw(_u8(m)),
         b")": lambda m: m.push((), 8), b"]": lambda m: m.push([], 72),

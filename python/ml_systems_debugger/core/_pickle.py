@@ -18,8 +18,9 @@ class Machine:
     """A stack, marks and a memo, as pickle has them; steps are in `_opcodes`."""
 
     def __init__(
-        self, data: bytes, source: str, offset: int, budget: int, *, references: bool = False
-    ) -> None:
+        self, data: bytes, source: str, offset: int, budget: int, *,
+        references: list[Persistent] | None = None,
+    ) -> None:  # fmt: skip
         self.data = data
         self.source = source
         self.offset = offset
@@ -110,11 +111,6 @@ class Machine:
             # Every writer makes UTF-8, and every loader refuses what is none: bytes were damaged.
             self.fail("holds text that is no UTF-8", raw[:40])
 
-    def old_text(self, length: int) -> None:
-        """Push a string of Python 2, which has no encoding."""
-        raw = self.take(length)
-        self.push(raw.decode("utf-8", "backslashreplace"), 60 + length)
-
     def raw(self, length: int) -> None:
         self.push(self.take(length), 40 + length)
 
@@ -154,9 +150,10 @@ class Machine:
 
     def refer(self, to: Any) -> None:
         """Push what stands for something that lies beside the pickle."""
-        if not self.references:
+        if self.references is None:
             self.fail("refers to what lies outside of it, and there is nothing")
-        self.push(Persistent(to), 60)
+        self.references.append(Persistent(to))
+        self.push(self.references[-1], 70)
 
     # ---- building ---------------------------------------------------------------------------
 

@@ -18,8 +18,13 @@ __all__ = ["Global", "Instance", "Persistent", "read_pickle"]
 
 
 def read_pickle(
-    data: bytes, source: str, offset: int, budget: int, *, references: bool = False
-) -> tuple[Any, list[Global]]:
+    data: bytes,
+    source: str,
+    offset: int,
+    budget: int,
+    *,
+    references: list[Persistent] | None = None,
+) -> tuple[Any, list[Global]]:  # fmt: skip
     """Return the object in `data` and every global that it names, in order.
 
     Parameters
@@ -30,8 +35,9 @@ def read_pickle(
         File and place of `data`, for messages.
     budget : int
         Bytes of memory that the result may take, about.
-    references : bool
-        Whether it may refer to what lies beside it (persistent ids), as torch's do to storages.
+    references : list, optional
+        Gets all that it refers to beside it (persistent ids), as torch's do to storages, whether
+        the object holds it or not; without it, it may refer to nothing.
 
     Raises
     ------
