@@ -140,7 +140,7 @@ def test_compressed_archives_are_refused_clearly(tmp_path: Path) -> None:
 def test_a_view_beyond_its_storage_is_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(100)}, tmp_path / "m.pt")
     rewrite(tmp_path / "m.pt", {"m/data/0": bytes(396)})
-    with pytest.raises(SchemaError, match="storage of 99"):
+    with pytest.raises(SchemaError, match="396 bytes, and the pickle says 100 values of float32"):
         scan(tmp_path / "m.pt")
 
 
@@ -198,6 +198,21 @@ def test_a_storage_that_no_tensor_shows_must_be_there_too(tmp_path: Path) -> Non
     rewrite(tmp_path / "m.pt", {"m/data.pkl": out.getvalue()})
     with pytest.raises(SchemaError, match="storage 7 is not in the archive"):
         scan(tmp_path / "m.pt")
+
+
+def test_pickles_that_no_loader_runs_are_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(4)}, tmp_path / "m.pt")
+    with zipfile.ZipFile(tmp_path / "m.pt") as archive:
+        data = archive.read("m/data.pkl")
+    for old, new, message in (
+        (b"_rebuild_tensor_v2", b"_rebuild_tensor_v3", "a tensor of 6 parts"),
+        (b"FloatStorage", b"FlootStorage", "a storage without a type"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n", b"X\x01\x00\x00\x00w", "calls what cannot be"),
+    ):
+        assert old in data
+        rewrite(tmp_path / "m.pt", {"m/data.pkl": data.replace(old, new)})
+        with pytest.raises(SchemaError, match=message):
+            scan(tmp_path / "m.pt")
 
 
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:

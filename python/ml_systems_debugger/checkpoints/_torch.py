@@ -160,11 +160,33 @@ def open_archive(
         file, source.name, root, names, members, prefix, text == b"big", source.key,
         source.checksums,
     )  # fmt: skip
-    for one in references:  # loaders read every storage, also one that no tensor shows
-        key = one.key
-        if isinstance(key, tuple) and len(key) > 2 and isinstance(key[2], str):
-            archive.member(key[2])
+    for key in {id(one.key): one.key for one in references}.values():
+        _check_storage(archive, key)
     return archive
+
+
+def _check_storage(archive: TorchArchive, key: Any) -> None:
+    """Look at a storage that the pickle refers to; loaders read also those that no tensor shows.
+
+    Raises
+    ------
+    SchemaError
+        Where it is not there, of no known type, or of another size than the pickle says.
+    """
+    if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage":
+        return  # of torch.package: said where a tensor needs it
+    kind, name, count = key[1], key[2], key[4]
+    dtype = _STORAGES.get(kind.name) if isinstance(kind, Global) else None
+    if dtype is None or not isinstance(name, str) or type(count) is not int:
+        raise SchemaError("a storage without a type, a name or a size", source=archive.source_name,
+                          value=kind)  # fmt: skip
+    size = archive.member(name).size
+    if size != count * DTYPES[dtype].bits // 8:
+        raise SchemaError(
+            f"storage {shown(name)} has {size} bytes, and the pickle says {count} values of "
+            f"{dtype}",
+            source=archive.source_name,
+        )
 
 
 def _order(source: Source, members: dict[str, Member], prefix: str) -> bytes:
@@ -223,12 +245,15 @@ def tensor_of(value: Any, place: str) -> TorchTensor | None:
         return None
     path, args = value.path, value.args
     if path in _VIEWS or path == "torch._utils._rebuild_qtensor":
+        if len(args) < _ARGUMENTS.get(path, 0):
+            raise SchemaError(f"a tensor of {len(args)} parts", source=place, value=path)
         typed = args[6] if path == "torch._utils._rebuild_tensor_v3" and len(args) > 6 else None
         return _view(args, typed, place)
     return None
 
 
 _VIEWS = {f"torch._utils._rebuild_tensor{v}" for v in ("", "_v2", "_v3")}
+_ARGUMENTS = {"torch._utils._rebuild_tensor_v2": 6, "torch._utils._rebuild_tensor_v3": 7}
 _WRAPPERS = {"torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
 
 

@@ -158,6 +158,8 @@ class Machine:
     # ---- building ---------------------------------------------------------------------------
 
     def build_call(self, maker: Any, args: Any) -> None:
+        if not isinstance(maker, (Global, Instance)):
+            self.fail("calls what cannot be called", type(maker).__name__)
         if isinstance(maker, Global):
             maker.called = True
             plain = plain_container(maker.path, args)

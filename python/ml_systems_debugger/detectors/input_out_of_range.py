@@ -118,7 +118,7 @@ class InputOutOfRangeDetector(LayerDetector):
     failure_mode = FailureMode.INPUT_OUT_OF_RANGE
     required_signals = ("input_std", "input_absmax")
     attribution_rules = _RULES
-    sensitivity_scales = scales(factor=RATIO.within(1.5))
+    sensitivity_scales = scales(factor=RATIO.within(1.5, 1e6))
     followed = ("input_std", "input_absmax")
     whole = True
     columns: ClassVar[dict[str, Column]] = {

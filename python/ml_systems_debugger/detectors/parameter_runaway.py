@@ -118,7 +118,7 @@ class ParameterRunawayDetector(LayerDetector):
     failure_mode = FailureMode.PARAMETER_RUNAWAY
     required_signals = ("param_norm",)
     attribution_rules = _RULES
-    sensitivity_scales = scales(factor=RATIO.within(2.0))
+    sensitivity_scales = scales(factor=RATIO.within(2.0, 1e6))
     followed = ("param_norm",)
     latency = SLOW
     columns: ClassVar[dict[str, Column]] = {
