@@ -202,9 +202,20 @@ void same_bits_for_any_cut() {
   }
 }
 
+struct Pieces {
+  mlsd::ArrayRef array;
+  std::size_t seen;  // elements
+};
+
 const void *piece_of(void *context, std::size_t first, std::size_t) {
-  const mlsd::ArrayRef &array = *static_cast<mlsd::ArrayRef *>(context);
+  const mlsd::ArrayRef &array = static_cast<Pieces *>(context)->array;
   return static_cast<const char *>(array.data) + first * mlsd::item_size(array.dtype);
+}
+
+void seen_in_order(void *context, const void *data, std::size_t first, std::size_t count) {
+  Pieces &pieces = *static_cast<Pieces *>(context);
+  CHECK(first == pieces.seen && data == piece_of(context, first, count));
+  pieces.seen += count;
 }
 
 // A block that comes in pieces, with stretches of zeros, of subnormal values, and with a NaN: which
@@ -224,10 +235,11 @@ void same_bits_in_pieces() {
         for (std::size_t i = 1; i < item; ++i) memory[(at + 6000) * item + i] = 0;
       }
       std::memset(memory.data() + (mlsd::kPiece + 20000) * item, 0xff, item);
-      mlsd::ArrayRef array{memory.data(), n, dtype};
+      Pieces given{{memory.data(), n, dtype}, 0};
       mlsd::BlockStats whole, pieces;
       kernels.block_stats(memory.data(), n, dtype, &whole);
-      CHECK(kernels.stream_stats(n, dtype, piece_of, &array, &pieces));
+      CHECK(kernels.stream_stats(n, dtype, piece_of, seen_in_order, &given, &pieces));
+      CHECK(given.seen == n);
       CHECK(whole.nan == 1 && whole.nan == pieces.nan && whole.zero == pieces.zero);
       CHECK(whole.zero >= 3 * 99 && whole.subnormal >= 3 && whole.subnormal == pieces.subnormal);
       CHECK(whole.mean == pieces.mean && whole.abs_sum == pieces.abs_sum);
