@@ -17,6 +17,7 @@ from ..core import (
     DetectionResult,
     FailureMode,
     Finding,
+    MissingDependencyError,
     check_count,
     check_range,
 )
@@ -97,7 +98,10 @@ class Replicas(Probe):
     def __init__(
         self, model: Any, optimizer: Any, monitor: Monitor, options: ReplicaAgreement
     ) -> None:
-        dist = import_module("torch.distributed")
+        try:
+            dist = import_module("torch.distributed")
+        except ImportError as error:
+            raise MissingDependencyError("replicas need torch, with torch.distributed") from error
         if not (dist.is_available() and dist.is_initialized()):
             raise ConfigurationError(
                 "replicas need torch.distributed: call init_process_group before making the monitor"
