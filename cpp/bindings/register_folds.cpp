@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <mutex>
 #include <string>
@@ -14,6 +15,7 @@
 #include "mlsd/folds.hpp"
 #include "mlsd/series.hpp"
 #include "mlsd/targets.hpp"
+#include "mlsd/threads.hpp"
 
 namespace py = pybind11;
 using mlsd::FoldEvent;
@@ -291,16 +293,29 @@ py::array_t<mlsd::ReplicaSpread> replica_spread(const py::array &values) {
   py::array_t<mlsd::ReplicaSpread> result(static_cast<py::ssize_t>(in.steps));
   mlsd::ReplicaSpread *out = result.mutable_data();
   const auto kernel = mlsd::active_target().folds->spread;
-  std::vector<double> scratch(2 * in.series);
+  const std::size_t n = in.series;
+  const std::size_t parts =
+      std::min(in.steps, static_cast<std::size_t>(std::max(mlsd::num_threads(), 1)));
+  const auto odd = reinterpret_cast<std::uintptr_t>(in.view.data) |
+                   static_cast<std::uintptr_t>(in.view.step_stride);
+  const bool dense = in.view.series_stride == sizeof(double) && odd % alignof(double) == 0;
+  const std::size_t room = dense ? n : 2 * n;
+  std::vector<double> scratch(parts * room);
   {
     py::gil_scoped_release release;
-    for (std::size_t t = 0; t < in.steps; ++t) {
-      const char *at = in.view.data + static_cast<std::ptrdiff_t>(t) * in.view.step_stride;
-      for (std::size_t s = 0; s < in.series; ++s)
-        std::memcpy(&scratch[s], at + static_cast<std::ptrdiff_t>(s) * in.view.series_stride,
-                    sizeof(double));
-      out[t] = kernel(scratch.data(), in.series, scratch.data() + in.series);
-    }
+    auto part = [&](std::size_t p) {
+      double *mine = scratch.data() + p * room;
+      for (std::size_t t = p * in.steps / parts; t < (p + 1) * in.steps / parts; ++t) {
+        const char *at = in.view.data + static_cast<std::ptrdiff_t>(t) * in.view.step_stride;
+        const double *row = dense ? reinterpret_cast<const double *>(at) : mine + n;
+        for (std::size_t s = 0; s < n && !dense; ++s)
+          std::memcpy(&mine[n + s], at + static_cast<std::ptrdiff_t>(s) * in.view.series_stride,
+                      sizeof(double));
+        out[t] = kernel(row, n, mine);
+      }
+    };
+    // Threads for tens of milliseconds only: they may wait for a time slice of some.
+    mlsd::parallel_for(parts, in.steps * n * sizeof(double) / 32, part);
   }
   return result;
 }

@@ -419,41 +419,127 @@ inline double middle_of(const double *sorted, size_t n) {
   return n % 2 != 0 ? sorted[k] : 0.5 * (sorted[k] + sorted[k + 1]);
 }
 
+// out = the finite values of x, clamped, no -0.0; returns how many, and their extremes.
+inline size_t take_finite(const double *x, size_t n, double *out, double *low, double *high) {
+  constexpr size_t L = lanes<vd>;
+  const vd largest = vd{} + kLargest, zero = {};
+  vd lowest = vd{} + kUnbounded, highest = vd{} - kUnbounded;
+  vi64 odd = {};
+  size_t count = 0, i = 0;
+  for (; i + L <= n; i += L) {
+    const vd v = load<vd>(x + i) + zero;
+    odd |= ~((v <= largest) & (v >= -largest));  // NaN too
+    lowest = minimum(lowest, v);
+    highest = maximum(highest, v);
+    __builtin_memcpy(out + i, &v, sizeof v);
+  }
+  bool plain = true;
+  for (size_t lane = 0; lane < L; ++lane) plain &= odd[lane] == 0;
+  *low = kUnbounded;
+  *high = -kUnbounded;
+  if (plain) {
+    count = i;
+    for (size_t lane = 0; lane < L; ++lane) {
+      if (lowest[lane] < *low) *low = lowest[lane];
+      if (highest[lane] > *high) *high = highest[lane];
+    }
+  } else {
+    i = 0;
+  }
+  for (; i < n; ++i) {
+    if (!finite(x[i])) continue;
+    const double v = clamped(x[i], kLargest) + 0.0;
+    out[count++] = v;
+    if (v < *low) *low = v;
+    if (v > *high) *high = v;
+  }
+  return count;
+}
+
+// The first finite value that lies `apart` from the centre.
+inline size_t first_apart(const double *x, size_t n, double centre, double apart) {
+  constexpr size_t L = lanes<vd>, kBlock = 16 * L;
+  const vd largest = vd{} + kLargest;
+  size_t i = 0;
+  for (; i + kBlock <= n; i += kBlock) {
+    vi64 found = {};
+    for (size_t j = 0; j < kBlock; j += L) {
+      vd v = load<vd>(x + i + j);
+      v = minimum(maximum(v, -largest), largest) - centre;
+      found |= (v == apart) | (v == -apart);
+    }
+    int64_t any = 0;
+    for (size_t lane = 0; lane < L; ++lane) any |= found[lane];
+    if (any == 0) continue;
+    // What is not finite may look like the largest: here it is told apart.
+    for (size_t j = i; j < i + kBlock; ++j)
+      if (finite(x[j]) && __builtin_fabs(clamped(x[j], kLargest) - centre) == apart) return j;
+  }
+  for (; i < n; ++i)
+    if (finite(x[i]) && __builtin_fabs(clamped(x[i], kLargest) - centre) == apart) break;
+  return i;
+}
+
+// Median and MAD of x, from guesses of both.
+inline void measure_near(const double *x, size_t n, double *median, double *deviation) {
+  const size_t k = (n - 1) / 2;
+  const bool even = n % 2 == 0;
+  const double near = *deviation / kConsistent;
+  // How far apart neighbours are at the median and at one MAD from it, by a normal law.
+  const double width = near / static_cast<double>(n);
+  const Pair m = select_near<false>(x, n, 0.0, k, *median, 3.72 * width);
+  *median = even ? 0.5 * (m.first + m.second) : m.first;
+  const Pair d = select_near<true>(x, n, *median, k, near, 2.33 * width);
+  *deviation = kConsistent * (even ? 0.5 * (d.first + d.second) : d.first);
+}
+
+// The same of many values, where evenly spread ones say where to look.
+inline void measure_many(const double *x, size_t n, double *median, double *deviation) {
+  constexpr size_t kFirst = 64, kGuess = 1024;
+  double guess[kGuess], measured[kWindowHeader];
+  for (size_t i = 0; i < kFirst; ++i) guess[i] = x[i * n / kFirst];
+  sort_doubles(guess, kFirst);
+  measure_sorted(guess, kFirst, measured);
+  *median = measured[kWindowMedian];
+  *deviation = measured[kWindowDeviation];
+  if (n >= 4 * kGuess) {
+    for (size_t i = 0; i < kGuess; ++i) guess[i] = x[i * n / kGuess];
+    measure_near(guess, kGuess, median, deviation);
+  }
+  measure_near(x, n, median, deviation);
+}
+
+constexpr size_t kMany = 256;  // from where selection is faster than sorting
+
 inline ReplicaSpread spread_of(const double *x, size_t n, double *scratch) {
-  size_t count = 0;
-  for (size_t i = 0; i < n; ++i)
-    if (finite(x[i])) scratch[count++] = clamped(x[i], kLargest) + 0.0;  // no -0.0
+  double low, high;
+  const size_t count = take_finite(x, n, scratch, &low, &high);
   ReplicaSpread out = {
       kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, -1, static_cast<int64_t>(count)};
   if (count == 0) return out;
+  out.low = low;
+  out.high = high;
   if (count <= kFew) {
     double sorted[kFew], apart[kFew];
     sort_few(scratch, count, sorted);
     out.median = middle_of(sorted, count);
-    out.low = sorted[0];
-    out.high = sorted[count - 1];
     for (size_t i = 0; i < count; ++i) apart[i] = __builtin_fabs(scratch[i] - out.median);
     sort_few(apart, count, sorted);
     out.deviation = kConsistent * middle_of(sorted, count);
-  } else {
+  } else if (count < kMany) {
     sort_doubles(scratch, count);
     double measured[kWindowHeader];
     measure_sorted(scratch, count, measured);
     out.median = measured[kWindowMedian];
     out.deviation = measured[kWindowDeviation];
-    out.low = scratch[0];
-    out.high = scratch[count - 1];
+  } else {
+    measure_many(scratch, count, &out.median, &out.deviation);
   }
-  double farthest = -1, signed_farthest = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const double distance = clamped(x[i], kLargest) - out.median;
-    const double apart = finite(x[i]) ? __builtin_fabs(distance) : -1.0;
-    const bool more = apart > farthest;
-    farthest = more ? apart : farthest;
-    signed_farthest = more ? distance : signed_farthest;
-    out.worst = more ? static_cast<int64_t>(i) : out.worst;
-  }
-  out.z = standardised(signed_farthest, out.deviation);
+  // The farthest is one of the two ends.
+  const double below = out.median - low, above = high - out.median;
+  const size_t at = first_apart(x, n, out.median, below > above ? below : above);
+  out.worst = static_cast<int64_t>(at);
+  out.z = standardised(clamped(x[at], kLargest) - out.median, out.deviation);
   return out;
 }
 

@@ -182,15 +182,29 @@ inline Census take_census(const double *x, size_t n, double centre, double pivot
   return out;
 }
 
+// A double as an integer of the same order, and back; no NaN.
+inline uint64_t order_of(double x) {
+  uint64_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return (bits >> 63) != 0 ? ~bits : bits | 0x8000000000000000u;
+}
+inline double of_order(uint64_t order) {
+  const uint64_t bits = (order >> 63) != 0 ? order & 0x7fffffffffffffffu : ~order;
+  double x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 // Ranks k and k + 1 of x (or of its distances), from a guess of what lies between them and of how
 // far apart neighbours are. Each look at the data costs n / lanes operations and mostly three are
-// enough; where they are not, because the guess was bad, it is selected from a copy.
+// enough. Where they are not, because the guess was bad, it is selected from a copy; of more than
+// kMaxWindow values what is left of the range is halved instead, by the bits, in 64 looks at most.
 template <bool Distances>
 inline Pair select_near(const double *x, size_t n, double centre, size_t k, double guess,
                         double width) {
   double pivot = guess, low = -kUnbounded, high = kUnbounded;
   double low_rank = 0, high_rank = 0;
-  for (int round = 0; round < 8; ++round) {
+  for (int round = 0; round < 8 || n > kMaxWindow; ++round) {
     const Census c = take_census<Distances>(x, n, centre, pivot);
     if (c.below <= k && k < c.up_to) return {pivot, k + 1 < c.up_to ? pivot : c.smallest_above};
     const double wanted = static_cast<double>(k + 1), found = static_cast<double>(c.up_to);
@@ -201,6 +215,11 @@ inline Pair select_near(const double *x, size_t n, double centre, size_t k, doub
     } else {
       low = c.smallest_above;
       low_rank = found + 1;
+    }
+    if (round >= 7) {
+      const uint64_t from = order_of(low), to = order_of(high);
+      pivot = of_order(from + (to - from) / 2);
+      continue;
     }
     if (finite(low) && finite(high) && high_rank > low_rank)
       pivot = low + (high - low) * ((wanted - low_rank) / (high_rank - low_rank));

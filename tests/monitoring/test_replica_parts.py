@@ -12,8 +12,9 @@ import pytest
 
 from ml_systems_debugger import Configuration, MLSystemsDebugger, Monitor, ReplicaAgreement
 from ml_systems_debugger.core import ConfigurationError, MissingDependencyError
+from ml_systems_debugger.kernels.reference import sequences
 from ml_systems_debugger.monitoring._replica_channel import camps, firsts_of, odd_calls
-from ml_systems_debugger.monitoring._replica_judge import Judge
+from ml_systems_debugger.monitoring._replica_judge import Judge, _votes
 from ml_systems_debugger.monitoring._replica_process import identity, state_of
 from ml_systems_debugger.monitoring._replica_record import (
     RECORD,
@@ -172,14 +173,80 @@ def test_healthy_exchanges_raise_no_alarm(ranks: int) -> None:
 def test_the_screen_keeps_peers_and_who_stood_out() -> None:
     rng = np.random.default_rng(0)
     screen = Screen(5000)
-    values = rng.normal(1.0, 0.02, (6, 5000)).astype(np.float32)
-    assert len(screen.chosen(values)) == 32
+    values = rng.normal(1.0, 0.02, (6, 5000))
+    assert len(screen.chosen(values)) == 16
     values[2, 1234] = 3.0
     values[4, 77] = np.nan
     assert set(screen.outside(values)) == {77, 1234}
     assert {77, 1234} <= set(screen.chosen(values))
     values[2, 1234] = 1.0
     assert 1234 in screen.chosen(values)
+
+
+def outside_by_hand(values: np.ndarray) -> set[int]:
+    """Return who stands out, one scalar after the other, by the slow twin."""
+    found = set()
+    for row in values.tolist():
+        spread = sequences.replica_spread(row)
+        if not spread["finite"]:
+            continue
+        reach = max(8 * spread["mad"], 0.3 * abs(spread["median"]))
+        for at, value in enumerate(row):
+            if not abs(value - spread["median"]) <= reach:
+                found.add(at)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_who_stands_out_is_who_does_by_hand(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(1.0, 0.05, (7, 700)).round(2)
+    values[1] = 3.0  # all agree but one
+    values[1, 5] = 3.5
+    values[2] *= -1
+    values[3] = np.nan
+    values[4] = 0.0
+    values[5, 9], values[5, 10] = np.inf, np.nan
+    chance = rng.integers(0, 700, 12)
+    values[6, chance] *= rng.choice([1.2, 1.29, 1.4, 3.0, -1.0], 12)
+    found = Screen(700).outside(values).tolist()
+    assert set(found) == outside_by_hand(values)
+    assert len(found) == len(set(found))
+    assert set(found[:2]) == {9, 10}, "what is not finite comes first"
+
+
+def test_many_that_stand_out_are_never_the_majority() -> None:
+    rng = np.random.default_rng(0)
+    screen = Screen(4000)
+    values = rng.normal(1.0, 0.02, (2, 4000))
+    values[0, 100:250] = 2.0  # none of the peers
+    values[0, 200] = 9.0
+    chosen = screen.chosen(values)
+    assert 200 in chosen
+    assert len(chosen) == 31
+    assert (values[0, chosen] > 1.5).sum() == 15
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_camps_are_those_of_all_pairs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ranks = int(rng.integers(1, 40))
+    layout = np.zeros((ranks, 4), np.uint64)
+    layout[:, :2] = rng.integers(0, 4, (ranks, 2))
+    firsts = firsts_of(layout)
+    roots = rng.integers(0, 4, (ranks, 2)).astype(np.uint64)
+    for kind in (0, 1):
+        pairs = list(zip(firsts[:, kind].tolist(), roots[:, kind].tolist(), strict=True))
+        twin = [pair[0] if roots[pair[0], kind] == pair[1] else pairs.index(pair) for pair in pairs]
+        assert camps(roots, firsts)[:, kind].tolist() == twin
+
+
+@pytest.mark.parametrize("kinds", [1, 2, 5, 30])
+def test_votes_are_counted_for_every_row(kinds: int) -> None:
+    rng = np.random.default_rng(kinds)
+    rows = rng.integers(0, 9, (kinds, 3)).astype(np.uint64)[rng.integers(0, kinds, 60)]
+    held = [tuple(row) for row in rows.tolist()]
+    assert _votes(rows).tolist() == [held.count(row) for row in held]
 
 
 def fake_model(*shapes: Any) -> Any:

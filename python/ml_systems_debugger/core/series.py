@@ -66,7 +66,8 @@ class SeriesKey(NamedTuple):
     def sort_key(self) -> tuple[Any, ...]:
         """Order for display and for results: name, run, restart, split, layer, replica."""
         replica = self.replica_id
-        place = (1, replica, "") if isinstance(replica, Integral) else (2, 0, replica or "")
+        whole = type(replica) is int or isinstance(replica, Integral)
+        place = (1, replica, "") if whole else (2, 0, replica or "")
         return (
             self.name, self.run or "", self.segment, self.split or "", self.layer or "",
             (0, 0, "") if replica is None else place, self.kind.value,

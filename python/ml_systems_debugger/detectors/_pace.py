@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import Series, SeriesKey, SignalSet
-from ._replicas import row_median
+from ._replicas import row_median, same_steps
 
 __all__ = ["BUSY", "TIMES", "aligned", "distances", "places", "reference"]
 
@@ -52,7 +52,7 @@ def aligned(series: Sequence[Series], inverse: bool) -> tuple[npt.NDArray[np.int
     steps = series[0].steps
     if len(series) == 1 and (steps[1:] > steps[:-1]).all():
         values = series[0].values[:, None]
-    elif all(np.array_equal(one.steps, steps) for one in series) and (np.diff(steps) > 0).all():
+    elif same_steps(series) and (np.diff(steps) > 0).all():
         values = np.stack([one.values for one in series], axis=1)
     else:
         steps = np.unique(np.concatenate([one.steps for one in series]))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..core import ReplicaId, Series, SeriesKey
 
-__all__ = ["Group", "deviations", "groups_of", "odd_digests", "row_median"]
+__all__ = ["Group", "deviations", "groups_of", "odd_digests", "row_median", "same_steps"]
 
 
 def groups_of(found: Iterable[Series]) -> Iterator[tuple[SeriesKey, list[Series]]]:
@@ -55,7 +55,7 @@ class Group:
         """Lay series side by side; of several values at one step the last counts."""
         ordered = sorted(series, key=lambda one: one.key.sort_key())
         steps = ordered[0].steps
-        if all(np.array_equal(one.steps, steps) for one in ordered) and (np.diff(steps) > 0).all():
+        if same_steps(ordered) and (np.diff(steps) > 0).all():
             values = np.stack([one.values for one in ordered], axis=1)
             held = np.ones(values.shape, np.bool_)
         else:
@@ -78,6 +78,12 @@ class Group:
             one.key.replica_id for one in ordered if one.key.replica_id is not None
         ]
         return cls(steps, values, bad, held, names)
+
+
+def same_steps(series: Sequence[Series]) -> bool:
+    """Return whether all are of the same steps; those of one table share them."""
+    steps = series[0].steps
+    return all(one.steps is steps or np.array_equal(one.steps, steps) for one in series)
 
 
 def deviations(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -175,16 +175,24 @@ def camps(roots: Digests, firsts: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Return, per rank and set [ranks, 2], the first rank of its set that holds the same root."""
     made = firsts.copy()
     for kind in range(roots.shape[1]):
-        if (roots[:, kind] == roots[firsts[:, kind], kind]).all():
+        leaders = firsts[:, kind]
+        odd = np.flatnonzero(roots[:, kind] != roots[leaders, kind])
+        if not len(odd):
             continue
-        pairs = np.stack([firsts[:, kind].astype(np.uint64), roots[:, kind]], axis=1)
-        _, first, back = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
-        made[:, kind] = first[back.reshape(-1)]
+        # Only those that hold another root than the first of their set can make a camp of theirs.
+        order = odd[np.lexsort((odd, roots[odd, kind], leaders[odd]))]
+        begins = np.ones(len(order), np.bool_)
+        begins[1:] = (leaders[order[1:]] != leaders[order[:-1]]) | (
+            roots[order[1:], kind] != roots[order[:-1], kind]
+        )
+        made[order, kind] = order[begins][np.cumsum(begins) - 1]
     return np.asarray(made)
 
 
 def odd_calls(calls: npt.NDArray[np.int64], first: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return by how many calls since the first exchange each rank is off the majority [ranks]."""
     made: npt.NDArray[np.int64] = (calls - first + 2**31) % 2**32 - 2**31
+    if (made == made[0]).all():
+        return np.asarray(made - made[0])
     values, votes = np.unique(made, return_counts=True)
     return np.asarray(made - values[np.argmax(votes)])

@@ -33,6 +33,8 @@ READERS = ("distributed_desync", "partial_worker_failure", "straggler_effect")
 
 _LAYERS = 8  # parted parameters of one mismatch that are looked at
 _SETS = 8  # sets of ranks whose gradients are compared
+_ODD = 15  # ranks of a large set that are looked at for what stands out, beside one more of others
+_CAMPS = 8  # kinds of rows that are looked for one by one
 _BEFORE = "before reduction"
 
 
@@ -60,11 +62,17 @@ class Judge:
         self._readers = [one for one in detectors if one.name in READERS]
         self._context, self._strict = context, strict
         self._ranks, self._names, self._kinds = list(ranks), names, kinds
-        self._all = Judges(self._readers, context, strict)
+        worker = [one for one in self._readers if one.name == READERS[1]]
+        self._all = Judges([one for one in self._readers if one not in worker], context, strict)
+        # Times of half precision are equal by rounding: they say of no worker that it is stuck.
+        self._dead = Judges(worker, context, strict)
         self._sets: dict[tuple[int, int], Judges] = {}
         self._screen = Screen(len(ranks))
         self._keys: dict[tuple[str, str | None, bytes], TableKeys] = {}
         self._told: dict[str, Finding] = {}
+        self._firsts: npt.NDArray[np.intp] | None = None
+        self._all_leaders: npt.NDArray[np.intp] = np.empty(0, np.intp)
+        self._by_leader: dict[int, npt.NDArray[np.intp]] = {}
         self.exchanges = 0
 
     def take(
@@ -107,7 +115,7 @@ class Judge:
     @property
     def failed(self) -> dict[str, str]:
         """What did not run, by the detector's name."""
-        return self._all.failed
+        return {**self._all.failed, **self._dead.failed}
 
     def _kept(self, found: list[Finding]) -> list[Finding]:
         for one in found:
@@ -132,24 +140,26 @@ class Judge:
     def _scalars(self, records: Records) -> list[Finding]:
         step, has = int(records["step"][0]), int(np.bitwise_and.reduce(records["has"]))
         given = [name for bit, name in enumerate(SCALARS) if has >> bit & 1]
-        times = records["times"].astype(np.float32).T
         ends = _ends(step, int(records["steps"][0]))
         alone = [name for name in given if name in ("loss", "local_norm")]
-        rows = [times[: len(ends)], *(records[name][None] for name in alone)]
-        chosen = self._screen.chosen(np.concatenate(rows))
-        tables = []
-        worked = times[: len(ends), chosen]
+        rows = np.empty((len(ends) + len(alone), len(records)))
+        rows[: len(ends)] = records["times"].T[: len(ends)]
+        for row, name in enumerate(alone, len(ends)):
+            rows[row] = records[name]
+        chosen = self._screen.chosen(rows)
+        rows = rows[:, chosen]
+        tables, times = [], []
+        worked = rows[: len(ends)]
         known = (worked > 0).all(axis=1)
         if known.any():
-            tables.append(self._table("compute_time", None, chosen, ends[known], worked[known]))
+            times.append(self._table("compute_time", None, chosen, ends[known], worked[known]))
         at = np.array([step], np.int64)
-        for name in alone:
+        for name, values in zip(alone, rows[len(ends) :, None], strict=True):
             quantity, layer = ("loss", None) if name == "loss" else ("grad_norm", _BEFORE)
-            values = records[name][None, chosen]
             tables.append(self._table(quantity, layer, chosen, at.copy(), values))
-        if not tables:
-            return []
-        found = self._all.update(SignalSet.of_tables(tables))
+        found = self._all.update(SignalSet.of_tables(times + tables)) if times + tables else []
+        if tables:
+            found += self._dead.update(SignalSet.of_tables(tables))
         return [one for one in found if one.replica_id is not None or "sides" in one.evidence]
 
     def _reduced(self, records: Records, firsts: npt.NDArray[np.intp]) -> list[Finding]:
@@ -157,23 +167,39 @@ class Judge:
         bit = SCALARS.index("grad_norm")
         if not (records["has"] >> bit & 1).all():
             return []
-        norms, step = records["grad_norm"], int(records["step"][0])
-        parted = np.abs(norms - norms[firsts[:, 0]]) > 1e-3 * np.abs(norms[firsts[:, 0]])
-        leaders = np.unique(firsts[:, 0])
+        norms, step = records["grad_norm"].copy(), int(records["step"][0])
+        usual = norms[firsts[:, 0]]
+        parted = np.abs(norms - usual) > 1e-3 * np.abs(usual)
+        leaders = self._leaders(firsts)
         if len(leaders) > _SETS:
             leaders = np.unique(firsts[parted, 0])[:_SETS]
         found: list[Finding] = []
         for first in leaders.tolist():
-            members = np.flatnonzero(firsts[:, 0] == first)
+            members = self._members(firsts, first)
             if len(members) > 64:
-                odd = members[parted[members]][:32]
-                members = np.union1d(members[:33], odd)
+                odd = members[parted[members]][:_ODD]
+                members = np.union1d(members[: _ODD + 1], odd)
             if len(members) < 2:
                 continue
             table = self._table(
                 "grad_norm", None, members, np.array([step], np.int64), norms[None, members]
             )
             found += self._of_set(0, first).update(SignalSet.of_tables([table]))
+        return found
+
+    def _leaders(self, firsts: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Return the first rank of every set: the same from exchange to exchange."""
+        if self._firsts is not firsts:
+            self._firsts, self._all_leaders = firsts, np.unique(firsts[:, 0])
+            self._by_leader = {}
+        return self._all_leaders
+
+    def _members(self, firsts: npt.NDArray[np.intp], first: int) -> npt.NDArray[np.intp]:
+        found = self._by_leader.get(first)
+        if found is None:
+            if len(self._by_leader) >= 4 * _SETS:
+                self._by_leader.clear()
+            found = self._by_leader[first] = np.flatnonzero(firsts[:, 0] == first)
         return found
 
     def _of_set(self, kind: int, first: int) -> Judges:
@@ -305,8 +331,17 @@ def _ends(step: int, steps: int) -> npt.NDArray[np.int64]:
 
 def _votes(rows: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     """Return how many rows are the same as each of them."""
-    _, back, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
-    return np.asarray(counts[back.reshape(-1)])
+    votes = np.zeros(len(rows), np.intp)
+    left = np.arange(len(rows))
+    for _ in range(_CAMPS):  # mostly there are two kinds: no need to sort them all
+        if not len(left):
+            return votes
+        same = (rows[left] == rows[left[0]]).all(axis=1)
+        votes[left[same]] = int(same.sum())
+        left = left[~same]
+    _, back, counts = np.unique(rows[left], axis=0, return_inverse=True, return_counts=True)
+    votes[left] = counts[back.reshape(-1)]
+    return votes
 
 
 def _witnesses(held: Digests) -> npt.NDArray[np.intp]:
