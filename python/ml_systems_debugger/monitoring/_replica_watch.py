@@ -118,11 +118,24 @@ class Watch:
             self._with_store(self._beat)
             self._with_store(self._listen)
             self._look()
+            before = time.monotonic()
             self._wake.wait(self._every)
             self._wake.clear()
+            self._woke(before, time.monotonic())
         self._with_store(self._beat)
         if self._rank == 0 and not _agent():
             self._stay()
+
+    def _woke(self, before: float, now: float) -> None:
+        """Begin to wait anew where this thread itself has slept for long: the whole job may have.
+
+        After the machine was suspended, or all processes were stopped, the others
+        need a moment, too, before they are heard.
+        """
+        if now - before > self._every + self._timeout / 2:
+            self._moved = now, self._moved[1]
+            for peer in self._peers.values():
+                peer.changed, peer.stopped = now, None
 
     def _stay(self) -> None:
         """Keep the store that this rank holds until the others have heard how it ended."""

@@ -1,0 +1,94 @@
+"""Who does not answer: the thread that listens, with a store and a clock at hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+dist = pytest.importorskip("torch.distributed", reason="torch is not installed")
+if not dist.is_available():
+    pytest.skip("torch has no distributed jobs here", allow_module_level=True)
+
+from ml_systems_debugger.monitoring import _replica_watch  # noqa: E402 - needs torch
+from ml_systems_debugger.monitoring._replica_watch import Watch  # noqa: E402 - likewise
+
+TIMEOUT = 20.0
+
+
+class Store(dist.HashStore):
+    """A store of one process."""
+
+    def clone(self) -> Store:
+        return self
+
+
+class Bench:
+    """Rank 0 that listens to rank 1, which beats when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.slept = 0.0
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + self.slept, sleep=time.sleep)
+        monkeypatch.setattr(_replica_watch, "time", clock)
+        store = Store()
+        monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
+        self.told: list[Any] = []
+        self.watch = Watch(0, [0, 1], TIMEOUT, lambda: (5, "backward"), self.told.extend)
+        self.beats = self.looks = 0
+        look = self.watch._look
+
+        def counted() -> None:
+            look()
+            self.looks += 1
+
+        monkeypatch.setattr(self.watch, "_look", counted)
+
+    def beat(self) -> None:
+        self.beats += 1
+        self.watch._store.set("beat/1", f"{self.beats},5,2,")
+
+    def passes(self, seconds: float) -> None:
+        """Let the clock go on while the watch waits, and let it look."""
+        time.sleep(0.2)  # it waits again by now
+        looks = self.looks
+        self.slept += seconds
+        self.watch.hurry()
+        end = time.monotonic() + 60
+        while self.looks == looks:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    made = Bench(monkeypatch)
+    yield made
+    made.watch.close()
+
+
+def test_a_rank_that_falls_silent_is_named(bench: Bench) -> None:
+    bench.beat()
+    bench.passes(0.0)
+    for _ in range(4):
+        assert bench.told == []
+        bench.passes(6.0)
+    (found,) = bench.told
+    assert (found.replica_id, found.onset_step) == (1, 6)
+    assert "no heartbeat for" in found.message
+
+
+def test_where_the_whole_job_slept_nobody_is_named(bench: Bench) -> None:
+    bench.beat()
+    bench.passes(0.0)
+    bench.passes(1000.0)
+    assert bench.told == [], "the others have slept as long, perhaps"
+    bench.beat()
+    bench.passes(6.0)
+    bench.passes(6.0)
+    assert bench.told == []
+    for _ in range(3):
+        bench.passes(6.0)
+    assert len(bench.told) == 1, "who stays silent from then on is named"
