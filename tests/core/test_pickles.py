@@ -94,3 +94,21 @@ def test_a_path_of_what_is_no_text_is_refused():
     assert root.args == ("/", "a", "b")
     with pytest.raises(SchemaError, match="a path of what is no text"):
         read_pickle(good.replace(b"\x8c\x01a", b")0)"), "m.pkl", 0, 10_000)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [b"]", b"}", b"(K\x01](K\x02et",
+     b"ctorch.distributed.checkpoint.metadata\nBytesStorageMetadata\n)\x81"],
+    ids=["list", "dict", "tuple of a list", "data class"],
+)  # fmt: skip
+def test_a_key_that_no_dict_can_hold_is_refused(key):
+    with pytest.raises(SchemaError, match="a key that has no hash"):
+        read_pickle(b"\x80\x02}" + key + b"K\x01s.", "m.pkl", 0, 10_000)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_keys_of_other_kinds_are_kept(protocol):
+    data = {(1, (2, "a")): 1, frozenset({3}): 2, PurePosixPath("/a"): 3}
+    root, _ = read_pickle(pickle.dumps(data, protocol), "m.pkl", 0, 10_000)
+    assert list(root.values()) == [1, 2, 3]

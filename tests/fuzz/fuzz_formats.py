@@ -90,25 +90,18 @@ class Checkpoints:
         }  # fmt: skip
         self.members = torch_members(values)
         self.seeds["torch_pickle"] = [self.members["data.pkl"]]
+        self.deepspeed: dict[str, bytes] = {}
         folder = root / "seed"
         mutate_checkpoints.distributed_seed(folder)
         for part in (".metadata", "__0_0.distcp"):
             self.seeds[f"dcp {part}"] = [(folder / part).read_bytes()]
             self._copy(folder, root / f"dcp {part}")
-        shapes = [{"a.weight": torch.Size([7, 5]), "a.bias": torch.Size([7])}]
-        deepspeed = root / "deepspeed"
-        deepspeed.mkdir()
-        optimizer = {
-            "optimizer_state_dict": {
-                "zero_stage": 2, "partition_count": [1],
-                "single_partition_of_fp32_groups": [torch.randn(42)],
-            }
-        }  # fmt: skip
-        torch.save(optimizer, deepspeed / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt")
-        self.model = torch_members(
-            {"module": {"a.weight": torch.randn(7, 5)}, "param_shapes": shapes}
-        )
-        self.seeds["deepspeed"] = [self.model["data.pkl"]]
+        mutate_checkpoints.deepspeed_seed(root / "deepspeed")
+        for part in mutate_checkpoints.DEEPSPEED_FILES[:2]:
+            whole = (root / "deepspeed" / part).read_bytes()
+            self.deepspeed[f"deepspeed {part}"] = whole
+            self.seeds[f"deepspeed {part}"] = [mutate_checkpoints.pickle_of(whole)]
+            self._copy(root / "deepspeed", root / f"deepspeed {part}")
         index = root / "index"
         index.mkdir()
         (index / "a.safetensors").write_bytes(self.seeds["safetensors"][0])
@@ -128,12 +121,10 @@ class Checkpoints:
             path.write_bytes(
                 zipped({f"m/{n}": d for n, d in {**self.members, "data.pkl": data}.items()})
             )
-        elif kind == "deepspeed":
-            members = {**self.model, "data.pkl": data}
-            path = self.root / "deepspeed"
-            (path / "mp_rank_00_model_states.pt").write_bytes(
-                zipped({f"m/{n}": d for n, d in members.items()})
-            )
+        elif kind in self.deepspeed:
+            path = self.root / kind
+            whole = mutate_checkpoints.with_pickle(self.deepspeed[kind], data)
+            (path / kind.removeprefix("deepspeed ")).write_bytes(whole)
         elif kind.startswith("dcp "):
             path = self.root / kind
             (path / kind[4:]).write_bytes(data)

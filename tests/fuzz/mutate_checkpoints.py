@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,48 @@ def distributed_seed(folder: Path) -> None:
         dist.init_process_group("gloo", init_method=f"file://{store}/store", rank=0, world_size=1)
         dcp.save({"w": torch.randn(4, 6), "s": {"n": 3}}, checkpoint_id=folder)
         dist.destroy_process_group()
+
+
+DEEPSPEED_FILES = (
+    "mp_rank_00_model_states.pt",
+    "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+    "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt",
+)
+
+
+def deepspeed_seed(folder: Path) -> None:
+    """Write what two ranks of DeepSpeed's ZeRO 2 save, by torch.save as its engine does."""
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = [{"a.weight": torch.Size([7, 5]), "a.bias": torch.Size([7])}]
+    model = {
+        "module": {"a.weight": torch.randn(7, 5), "a.bias": torch.randn(7)},
+        "param_shapes": shapes, "buffer_names": [], "shared_params": {}, "dp_world_size": 2,
+    }  # fmt: skip
+    torch.save(model, folder / DEEPSPEED_FILES[0])
+    for file in DEEPSPEED_FILES[1:]:
+        state = {
+            "zero_stage": 2, "partition_count": [2], "param_alignment_paddings": [[1, 1]],
+            "single_partition_of_fp32_groups": [torch.randn(22)],
+        }  # fmt: skip
+        torch.save({"optimizer_state_dict": state, "ds_version": "0.19.8"}, folder / file)
+
+
+def pickle_of(data: bytes) -> bytes:
+    """Return the pickle inside a torch archive."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith("data.pkl"))
+        return archive.read(name)
+
+
+def with_pickle(data: bytes, content: bytes) -> bytes:
+    """Return a torch archive with another pickle, right in all else."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(out, "w") as target:
+        for name in archive.namelist():
+            target.writestr(name, content if name.endswith("data.pkl") else archive.read(name))
+    return out.getvalue()
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
@@ -182,19 +225,29 @@ def main() -> None:
 
         for kind, data in seeds().items():
             campaign(kind, arguments.count, arguments.seed, file, data, arguments.memory)
-        folder = root / "dcp"
-        distributed_seed(folder)
-        for part in (".metadata", "__0_0.distcp"):
-            data = (folder / part).read_bytes()
-            target = root / "mutated"
-            shutil.copytree(folder, target, dirs_exist_ok=True)
 
-            def inside(content: bytes, part: str = part, target: Path = target) -> Path:
-                (target / part).write_bytes(content)
+        def folder_campaign(kind: str, folder: Path, part: str, *, inside: bool) -> None:
+            """Mutate one file of a folder, or the pickle `inside` it."""
+            whole = (folder / part).read_bytes()
+            target = root / "mutated"
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(folder, target)
+
+            def place(content: bytes) -> Path:
+                (target / part).write_bytes(with_pickle(whole, content) if inside else content)
                 return target
 
-            campaign(f"distributed {part}", arguments.count, arguments.seed, inside, data,
-                     arguments.memory)  # fmt: skip
+            data = pickle_of(whole) if inside else whole
+            told = f"{kind} {part}{' pickle' if inside else ''}"
+            campaign(told, arguments.count, arguments.seed, place, data, arguments.memory)
+
+        distributed_seed(root / "dcp")
+        for part in (".metadata", "__0_0.distcp"):
+            folder_campaign("distributed", root / "dcp", part, inside=False)
+        deepspeed_seed(root / "deepspeed")
+        for part in DEEPSPEED_FILES[:2]:
+            for inside in (False, True):
+                folder_campaign("deepspeed", root / "deepspeed", part, inside=inside)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any, ClassVar, NamedTuple
 
 from ..core import MLSystemsDebuggerError, SchemaError
+from ..core.pickles import Instance
 from ..core.shown import shown
 from ._globals import judge_globals
 from ._layouts import Piece, Pieces
@@ -24,7 +25,16 @@ __all__ = ["DeepSpeedFormat"]
 _MODEL = re.compile(r"(?:zero_pp_rank_(\d+)_)?mp_rank_(\d+)(?:_\d+)?_model_states\.pt")
 _OPTIMIZER = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
 
-_OWN = ("deepspeed.runtime.", "deepspeed.utils.tensor_fragment")  # scalers, stages, fragments
+# What its own checkpoints name, by whole names: data only. A prefix would let through what its
+# modules have imported.
+_OWN = {
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaleProfile",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+    "deepspeed.utils.tensor_fragment.tensor_fragment",
+}  # fmt: skip
 
 
 class _Flat(NamedTuple):
@@ -103,48 +113,97 @@ class DeepSpeedFormat(CheckpointFormat):
     def _weights(
         self, model: TorchArchive, ranks: dict[int, TorchArchive], prefix: str
     ) -> Iterator[TensorInfo]:
-        shapes = _param_shapes(model.root)
+        try:
+            yield from self._masters(_param_shapes(model), ranks, prefix)
+        except SchemaError as error:
+            self.unread.append(str(error))
+
+    def _masters(
+        self,
+        shapes: list[dict[str, tuple[int, ...]]],
+        ranks: dict[int, TorchArchive],
+        prefix: str,
+    ) -> Iterator[TensorInfo]:
         if not shapes or sorted(ranks) != list(range(len(ranks))) or not ranks:
             return
-        parts = [_flat_groups(ranks[r]) for r in sorted(ranks)]
-        states = [_optimizer_state(ranks[r].root) for r in sorted(ranks)]
-        stage = states[0].get("zero_stage", 2)
-        said = states[0].get("partition_count")
-        world = max(said) if isinstance(said, list) and said else said
-        if isinstance(world, int) and world != len(ranks):
+        archives = [ranks[r] for r in sorted(ranks)]
+        state = _optimizer_state(archives[0])
+        world = _world(state, archives[0].source_name)
+        if world != len(ranks):
             message = f"{len(ranks)} of {world} optimizer partitions are there"
             self.unread.append(message)
             self.findings.append(
                 CheckpointFinding.of("missing_shard", "critical", message, of=world)
             )
             return
-        if any(p is None for p in parts):
-            return
-        flat = [p for p in parts if p is not None]
-        cut = _by_parameter if stage == 3 else _by_group
-        try:
-            yield from cut(shapes, flat, prefix)
-        except SchemaError as error:
-            self.unread.append(str(error))
+        stage = _stage(state.get("zero_stage", 2))
+        flat = [_flat_groups(archive, stage) for archive in archives]
+        if stage == 3:
+            yield from _by_parameter(shapes, flat, prefix)
+        else:
+            gaps = _paddings(state.get("param_alignment_paddings"), shapes)
+            yield from _by_group(shapes, gaps, flat, prefix)
+
+
+def _world(state: dict[str, Any], file: str) -> int:
+    """Return of how many ranks the partitions were saved."""
+    said = state.get("partition_count")
+    counts = said if isinstance(said, list) else [said]
+    if not counts or not all(type(n) is int and n > 0 for n in counts):
+        raise SchemaError("a partition_count that is none", source=file, value=said)
+    return max(counts)
+
+
+def _stage(said: Any) -> int:
+    """Return the ZeRO stage, a number in old checkpoints and a member of an enum since."""
+    if isinstance(said, Instance) and isinstance(said.args, tuple) and len(said.args) == 1:
+        said = said.args[0]
+    if type(said) is not int or said not in (0, 1, 2, 3):
+        raise SchemaError("a zero_stage that is not known", value=said)
+    return said
+
+
+def _paddings(said: Any, shapes: list[dict[str, tuple[int, ...]]]) -> list[list[int]]:
+    """Return how many values of padding follow each parameter of each group; old ones have none."""
+    if said is None:
+        return [[0] * len(group) for group in shapes]
+    good = (
+        isinstance(said, list)
+        and len(said) >= len(shapes)
+        and all(isinstance(group, list) for group in said)
+        and all(type(n) is int and 0 <= n < 1 << 48 for group in said for n in group)
+        and all(len(gaps) == len(group) for gaps, group in zip(said, shapes, strict=False))
+    )
+    if not good:
+        raise SchemaError("param_alignment_paddings that do not fit param_shapes", value=said)
+    return list(said)
 
 
 def _by_group(
-    shapes: list[dict[str, tuple[int, ...]]], ranks: list[list[_Flat]], prefix: str
+    shapes: list[dict[str, tuple[int, ...]]],
+    gaps: list[list[int]],
+    ranks: list[list[_Flat]],
+    prefix: str,
 ) -> Iterator[TensorInfo]:
     """ZeRO 1 and 2: the flat buffer of a group is the ranks' partitions one behind the other."""
+    align = 2 * len(ranks)  # buffers are padded to it, or were before they were saved
     for number, group in enumerate(shapes):
         if any(number >= len(r) for r in ranks):
             raise SchemaError("fewer parameter groups than param_shapes says", value=number)
         pieces = [r[number] for r in ranks]
         at, have = 0, sum(p.size for p in pieces)
-        for name, shape in group.items():
+        for (name, shape), gap in zip(group.items(), gaps[number], strict=True):
             count = prod(shape)
             if at + count > have:
                 raise SchemaError(
                     f"{shown(name)} reaches beyond the {have} values of its group", value=at + count
                 )
             yield _info(prefix + name, shape, _cut(pieces, at, count), pieces[0].dtype)
-            at += count
+            at += count + gap
+        if -(-at // align) != -(-have // align):
+            raise SchemaError(
+                f"group {number} holds {have} values, and its parameters take {at}", value=have
+            )
 
 
 def _by_parameter(
@@ -168,6 +227,12 @@ def _by_parameter(
                 pieces.extend(_cut(groups, at, mine))
             yield _info(prefix + name, shape, pieces, ranks[0][0].dtype)
             at += share
+    for rank, groups in enumerate(ranks):
+        if (held := sum(p.size for p in groups)) != at:
+            raise SchemaError(
+                f"rank {rank} holds {held} values, and its parts of parameters take {at}",
+                value=held,
+            )
 
 
 def _cut(flat: list[_Flat], start: int, count: int) -> list[Piece]:
@@ -213,42 +278,51 @@ def _step_folder(path: Place) -> Place:
 
 def _unknown(archive: TorchArchive) -> list[Any]:
     """Leave out DeepSpeed's own classes: every one of its checkpoints names them."""
-    return [g for g in archive.globals if "." in g.name or not g.module.startswith(_OWN)]
+    return [g for g in archive.globals if "." in g.name or g.path not in _OWN]
 
 
-def _param_shapes(root: Any) -> list[dict[str, tuple[int, ...]]]:
+def _param_shapes(archive: TorchArchive) -> list[dict[str, tuple[int, ...]]]:
+    """Return names and shapes of each parameter group; none where the file has none."""
+    root = archive.root
     found = root.get("param_shapes") if isinstance(root, dict) else None
-    groups: list[Any] = found if isinstance(found, list) else [found]
-    if not all(isinstance(g, dict) for g in groups):
+    if found is None:
         return []
-    shapes: list[dict[str, tuple[int, ...]]] = groups
+    groups: list[Any] = found if isinstance(found, list) else [found]
     good = all(
-        isinstance(n, str)
-        and isinstance(s, tuple)
-        and all(type(k) is int and 0 <= k < 1 << 48 for k in s)
-        for g in shapes
-        for n, s in g.items()
+        isinstance(group, dict)
+        and all(isinstance(name, str) and _is_shape(shape) for name, shape in group.items())
+        for group in groups
     )
-    return shapes if good else []
+    if not good:
+        raise SchemaError("param_shapes that are no names and shapes", source=archive.source_name)
+    return groups
 
 
-def _optimizer_state(root: Any) -> dict[str, Any]:
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, tuple) and all(type(n) is int and 0 <= n < 1 << 48 for n in value)
+
+
+def _optimizer_state(archive: TorchArchive) -> dict[str, Any]:
+    root = archive.root
     state = root.get("optimizer_state_dict") if isinstance(root, dict) else None
-    return state if isinstance(state, dict) else {}
+    if not isinstance(state, dict):
+        raise SchemaError("no optimizer_state_dict", source=archive.source_name)
+    return state
 
 
-def _flat_groups(archive: TorchArchive) -> list[_Flat] | None:
-    state = _optimizer_state(archive.root)
-    for key in ("single_partition_of_fp32_groups", "fp32_flat_groups"):
-        groups = state.get(key)
-        if not isinstance(groups, list) or not groups:
-            continue
-        out = []
-        for value in groups:
-            tensor: TorchTensor | None = tensor_of(value, archive.source_name)
-            if tensor is None or len(tensor.shape) != 1 or tensor.strides != (1,):
-                return None
-            info = archive.place(key, tensor)
-            out.append(_Flat(info.file, info.offset, tensor.shape[0], tensor.dtype))
-        return out
-    return None
+def _flat_groups(archive: TorchArchive, stage: int) -> list[_Flat]:
+    """Return a rank's flat fp32 buffers, one for each parameter group."""
+    key = "fp32_flat_groups" if stage == 3 else "single_partition_of_fp32_groups"
+    groups = _optimizer_state(archive).get(key)
+    if not isinstance(groups, list) or not groups:
+        raise SchemaError(f"no {key}", source=archive.source_name)
+    out = []
+    for value in groups:
+        tensor: TorchTensor | None = tensor_of(value, archive.source_name)
+        if tensor is None or len(tensor.shape) != 1 or tensor.strides != (1,):
+            raise SchemaError(f"{key} that are not flat", source=archive.source_name)
+        info = archive.place(key, tensor)
+        out.append(_Flat(info.file, info.offset, tensor.shape[0], tensor.dtype))
+    if len({one.dtype for one in out}) > 1:
+        raise SchemaError(f"{key} of several types", source=archive.source_name)
+    return out

@@ -165,7 +165,7 @@ def _table() -> list[Callable[[Machine], None] | None]:
         b"t": lambda m: m.push(tuple(m.since_mark()), 56), b"\x85": _tuple(1),
         b"\x86": _tuple(2), b"\x87": _tuple(3),
         b"l": lambda m: m.push(m.since_mark(), 72), b"d": _dict_of_mark,
-        b"\x91": lambda m: m.push(m.since_mark(), 72), b"\x90": _append_all,
+        b"\x91": lambda m: m.push(tuple(m.since_mark()), 72), b"\x90": _append_all,
         b"s": _set_item, b"u": _set_items, b"a": _append, b"e": _append_all,
         b"c": lambda m: m.global_of(m.text_line(), m.text_line()), b"\x93": _stack_global,
         b"R": _reduce, b"\x81": _reduce, b"\x92": _new_object_ex, b"i": _inst, b"o": _obj,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ._opcodes import TABLE
-from ._standins import Global, Instance, Persistent, plain_container, safe_key
+from ._standins import Global, Instance, Persistent, hashable, plain_container, safe_key
 from .errors import SchemaError
 
 __all__ = ["Machine"]
@@ -181,6 +181,8 @@ class Machine:
             self.fail("sets an item of what is no dict")
         self.spend(60 * len(items))
         for at in range(0, len(items), 2):
+            if not hashable(items[at]):
+                self.fail("holds a dict with a key that has no hash", items[at])
             target[safe_key(items[at])] = items[at + 1]
 
     def append_all(self, target: Any, items: list[Any]) -> None:

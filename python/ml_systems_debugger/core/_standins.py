@@ -6,7 +6,7 @@ from typing import Any
 
 from .shown import shown
 
-__all__ = ["Global", "Instance", "Persistent", "plain_container", "safe_key"]
+__all__ = ["Global", "Instance", "Persistent", "hashable", "plain_container", "safe_key"]
 
 
 class Global:
@@ -75,7 +75,31 @@ _DICTS = {"collections.OrderedDict", "collections.defaultdict", "builtins.dict",
           "__builtin__.dict", "collections.Counter"}  # fmt: skip
 _LISTS = {"builtins.list", "__builtin__.list"}
 _TUPLES = {"torch.Size", "builtins.tuple", "__builtin__.tuple"}
-_SETS = {"builtins.set", "builtins.frozenset", "__builtin__.set", "__builtin__.frozenset"}
+_SETS = {"builtins.set", "__builtin__.set"}
+_FROZEN_SETS = {"builtins.frozenset", "__builtin__.frozenset"}
+_DISTRIBUTED = "torch.distributed.checkpoint."
+# Data classes that compare by value and may change: Python gives them no hash.
+_WITHOUT_HASH = {
+    *(f"{_DISTRIBUTED}metadata.{name}" for name in (
+        "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "StorageMeta",
+        "TensorProperties", "TensorStorageMetadata")),
+    f"{_DISTRIBUTED}filesystem._StorageInfo",
+}  # fmt: skip
+_DEEPEST = 16
+
+
+def hashable(key: Any, depth: int = 0) -> bool:
+    """Return False where a loader fails, since no dict can hold such a key.
+
+    Instances of classes that are not known count as hashable, as most objects are.
+    """
+    if isinstance(key, (list, dict)):
+        return False
+    if isinstance(key, Instance):
+        return key.path not in _WITHOUT_HASH
+    if isinstance(key, tuple) and depth < _DEEPEST:
+        return all(hashable(one, depth + 1) for one in key[:_DEEPEST])
+    return True
 
 
 def safe_key(key: Any) -> Any:
@@ -101,7 +125,7 @@ def plain_container(path: str, args: Any) -> Any:
             if all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
                 return {safe_key(k): v for k, v in pairs}
         return {}
-    for paths, kind in ((_LISTS, list), (_TUPLES, tuple), (_SETS, list)):
+    for paths, kind in ((_LISTS, list), (_TUPLES, tuple), (_SETS, list), (_FROZEN_SETS, tuple)):
         if path in paths and len(args) <= 1:
             inner = args[0] if args else ()
             return kind(inner) if isinstance(inner, (list, tuple)) else None
