@@ -183,6 +183,14 @@ def test_what_does_not_add_up_is_incomplete(
     assert any(said in sentence for sentence in report.unread)
 
 
+def test_a_file_of_something_else_is_incomplete(tmp_path: Path) -> None:
+    folder = write(tmp_path, 2)
+    torch.save([torch.zeros(3)], folder / "mp_rank_00_model_states.pt")
+    report = scan(folder)
+    assert report.status.value == "incomplete"
+    assert any("no dict of states" in sentence for sentence in report.unread)
+
+
 def test_only_names_that_its_checkpoints_have_pass_as_its_own(tmp_path: Path) -> None:
     from zipfile import ZipFile
 

@@ -59,3 +59,24 @@ def test_mutated_parts_of_distributed_checkpoints(
         (tmp_path / "seed" / part).write_bytes(campaign.mutated(data, rng))
         seen.add(campaign.attempt(tmp_path / "seed"))
     assert seen & {"refused", "incomplete"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inside", [False, True], ids=["file", "pickle"])
+@pytest.mark.parametrize("at", [0, 1])
+def test_mutated_parts_of_deepspeed_folders(
+    campaign: ModuleType, tmp_path: Path, at: int, *, inside: bool
+) -> None:
+    pytest.importorskip("torch")
+    campaign.deepspeed_seed(tmp_path)
+    path = tmp_path / campaign.DEEPSPEED_FILES[at]
+    whole = path.read_bytes()
+    data = campaign.pickle_of(whole) if inside else whole
+    rng = random.Random(7)
+    assert campaign.attempt(tmp_path) == "sound"
+    seen = set()
+    for _ in range(150):
+        content = campaign.mutated(data, rng)
+        path.write_bytes(campaign.with_pickle(whole, content) if inside else content)
+        seen.add(campaign.attempt(tmp_path))
+    assert seen & {"refused", "incomplete"}

@@ -244,6 +244,8 @@ def main() -> None:
             campaign.keep = corpus.parent
         for number, kind in enumerate(campaign.kinds):
             for seed in subject.seeds[kind]:
+                # What the oracles import is no part of a scan.
+                subject.run(kind, seed, subject.place(kind, seed))
                 data = bytes([number]) + seed
                 (corpus / hashlib.sha1(data, usedforsecurity=False).hexdigest()).write_bytes(data)
         atheris.Setup(

@@ -85,6 +85,8 @@ class DeepSpeedFormat(CheckpointFormat):
                 with self.folder.open(file) as source:
                     archive = open_archive(source, file)
                 self.findings.extend(judge_globals(_unknown(archive), file))
+                if not isinstance(archive.root, dict):
+                    raise SchemaError("no dict of states", source=archive.source_name)
                 found = list(archive_tensors(archive, f"{file}:", self.unread))
             except MLSystemsDebuggerError as error:
                 self.unread.append(str(error))
@@ -148,10 +150,10 @@ class DeepSpeedFormat(CheckpointFormat):
 def _world(state: dict[str, Any], file: str) -> int:
     """Return of how many ranks the partitions were saved."""
     said = state.get("partition_count")
-    counts = said if isinstance(said, list) else [said]
+    counts: list[Any] = said if isinstance(said, list) else [said]
     if not counts or not all(type(n) is int and n > 0 for n in counts):
         raise SchemaError("a partition_count that is none", source=file, value=said)
-    return max(counts)
+    return int(max(counts))
 
 
 def _stage(said: Any) -> int:
