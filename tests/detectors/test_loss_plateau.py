@@ -106,6 +106,40 @@ def test_a_loss_that_never_moves_is_medium():
     assert (found.severity, found.onset_step) == (Severity.MEDIUM, 0)
 
 
+def noisy(seed, rate, fall=0.0):
+    """A loss whose batches scatter by a fifth, beside its learning rate."""
+    rng, at = np.random.default_rng(seed), np.arange(600)
+    values = (1 - fall * at / 600) * np.exp(0.2 * rng.normal(size=600))
+    return SignalSet([one(values, "loss"), one(np.full(600, rate), "lr")])
+
+
+def test_a_noisy_loss_at_a_tiny_rate_is_flat():
+    found = [DETECTOR.detect(noisy(seed, 1e-8)).severity for seed in range(40)]
+    assert found.count(Severity.MEDIUM) >= 34
+
+
+def test_a_noisy_loss_that_falls_at_a_tiny_rate_is_not_flat():
+    found = [DETECTOR.detect(noisy(seed, 1e-8, fall=0.3)).detected for seed in range(40)]
+    assert not any(found)
+
+
+def test_where_noise_leaves_a_doubt_a_usual_rate_is_believed():
+    sure = [DETECTOR.detect(noisy(seed, 1e-3)).detected for seed in range(40)]
+    tiny = [DETECTOR.detect(noisy(seed, 1e-8)).detected for seed in range(40)]
+    assert sum(sure) < sum(tiny)
+    assert all(b for a, b in zip(sure, tiny, strict=True) if a)
+
+
+def test_an_accuracy_that_rises_slowly_while_the_loss_falls_is_low():
+    at = np.arange(500)
+    accuracy = np.linspace(0.35, 0.42, 20) + 0.002 * np.random.default_rng(0).normal(size=20)
+    falling = 2.0 + 2.5 * np.exp(-at / 60)
+    signals = SignalSet([one(accuracy), one(falling, "loss")])
+    assert DETECTOR.detect(signals).severity in (None, Severity.LOW)
+    stands = SignalSet([one(np.full(20, 0.35) + 1e-4 * at[:20]), one(falling, "loss")])
+    assert DETECTOR.detect(stands).severity is Severity.MEDIUM
+
+
 def test_a_flat_loss_is_never_more_than_medium():
     for seed in range(20):
         rng = np.random.default_rng(seed)

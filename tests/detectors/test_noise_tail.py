@@ -30,6 +30,15 @@ def test_tails_do_not_depend_on_how_a_history_is_cut() -> None:
     assert np.array_equal(whole, parts)
 
 
+def test_a_level_that_moves_is_no_noise() -> None:
+    z = np.random.default_rng(0).normal(size=640)
+    still, steep = np.zeros((2, TAIL)), np.zeros((2, TAIL))
+    grow(still, np.full(BLOCK, np.nan), z, 8.0)
+    falls = np.concatenate([np.linspace(0, -30, BLOCK), z])
+    grow(steep, np.full(BLOCK, np.nan), falls, 8.0)
+    assert np.array_equal(still, steep)
+
+
 @pytest.mark.parametrize("law", ["normal", "t3"])
 def test_noise_passes_its_own_line_in_few_runs(law: str) -> None:
     beyond = 0

@@ -13,6 +13,7 @@ __all__ = ["BLOCK", "TAIL", "admit", "grow", "reach"]
 TAIL = 16  # values of each tail that are kept
 BLOCK = 16  # values about whose median distances are measured
 _FOURTH = TAIL - 4
+_MOVED = 4.0  # standard deviations within a block: then it is the level that moves, not noise
 _HEAVIEST = 1.0  # index of a Cauchy law; nothing that is trained has a heavier tail
 
 
@@ -29,8 +30,9 @@ def grow(tails: Floats, block: Floats, z: Floats, sigmas: float) -> None:
     Distances are from the median of each sixteen values, so that a level which
     lags behind a falling loss does not look like noise. Values of `sigmas` or
     more above the level are left out: they are excursions, and are admitted
-    once each by their peak. `block` [16] holds what does not fill sixteen yet,
-    behind NaN.
+    once each by their peak; and so are sixteen values between whose halves the
+    level moves by four, as where a loss leaves its start. `block` [16] holds what
+    does not fill sixteen yet, behind NaN.
     """
     held = np.concatenate([block[np.isfinite(block)], z[np.isfinite(z)]])
     whole = len(held) // BLOCK * BLOCK
@@ -40,8 +42,14 @@ def grow(tails: Floats, block: Floats, z: Floats, sigmas: float) -> None:
     if whole:
         blocks = held[:whole].reshape(-1, BLOCK)
         away = blocks - np.median(blocks, axis=1, keepdims=True)
-        admit(tails[0], -away.ravel())
-        admit(tails[1], away[blocks < sigmas])
+        far = np.flatnonzero((away.max(1) > tails[1, 0]) | (-away.min(1) > tails[0, 0]))
+        if len(far):
+            blocks, away = blocks[far], away[far]
+            halves = np.median(blocks.reshape(-1, 2, BLOCK // 2), axis=2)
+            still = np.abs(halves[:, 1] - halves[:, 0]) <= _MOVED
+            blocks, away = blocks[still], away[still]
+            admit(tails[0], -away.ravel())
+            admit(tails[1], away[blocks < sigmas])
 
 
 def reach(tails: Floats, chance: float) -> float:

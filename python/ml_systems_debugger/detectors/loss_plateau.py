@@ -23,13 +23,14 @@ from ..core import (
     detectors,
 )
 from ..core.sensitivity import RISK, SLACK, scales
-from ..kernels.trail import Field, settings
+from ..kernels.trail import EARLY, Field, settings
 from ._latency import SLOW
 from ._learning import (
     RATE_SETTINGS,
     Followed,
     is_learning_rate,
     is_training_loss,
+    learning_rate_facts,
     losses_of,
     progress,
 )
@@ -40,11 +41,14 @@ from ._trail_detector import TrailDetector
 __all__ = ["LossPlateauDetector"]
 
 _HIGHEST_CHANCE = 0.6  # the larger of two classes is rarely more; beyond it accuracy says skill
+_PLAIN = 0.05  # part of its start that an accuracy has to gain to be called rising
 _SMALL = 0.005  # accuracy that nobody would call learnt
 _MUCH = 0.05  # noise of an accuracy beyond which it is none
 _LEARNT, _FEW_CLASSES = 0.3, 0.2  # part of its start that a loss has lost; chance of five classes
 _RESUMED = 0.1  # of the steps seen: a history that begins later begins in the middle
 _FEW = 5
+_MEDIAN_ERROR = math.sqrt(math.pi / 2)  # of a median, in those of a mean, where noise is normal
+_TINY_RATE = 1e-6  # no usual optimizer gets anywhere from a random start with less
 _WITNESS = 10  # values of a training loss from which it can say that something was learnt
 
 
@@ -82,7 +86,9 @@ class LossPlateauDetector(TrailDetector):
     over the whole run, and the distance from start to end, lie inside an
     equivalence bound of `flat` of the level plus two standard errors. A
     Mann-Kendall test would reject flatness on 70 % of AR(0.9) series; a bound
-    on the effect does not. It is medium at most, and nothing where the history
+    on the effect does not. What only the noise of single values explains (an early
+    level or a line that strays by no more than two of its standard errors) is flat
+    where the learning rate never exceeds 1e-6. It is medium at most, and nothing where the history
     does not begin with the run.
 
     Parameters
@@ -100,7 +106,7 @@ class LossPlateauDetector(TrailDetector):
     --------
     ``rule`` (accuracy_at_start, flat_from_start), ``series``, ``start``,
     ``last``, ``best``, ``best_step``, ``gain`` (part of what was left to
-    gain), ``constant``, ``was_better``, ``chance``, ``change``, ``bound``,
+    gain), ``constant``, ``was_better``, ``rises``, ``chance``, ``change``, ``bound``, ``in_noise``,
     ``persistence_steps``, ``onset_step``, ``onset_low``, ``onset_high``,
     ``lr_at_onset``, ``lr_jump``, ``lr_is_constant``, ``lr_max``.
 
@@ -161,7 +167,10 @@ class LossPlateauDetector(TrailDetector):
         converges; then the loss has fallen. At a fifth or less that is no skill.
         """
         if key.name != "accuracy":
-            return verdict
+            if not verdict.evidence.get("in_noise"):
+                return verdict
+            rate = learning_rate_facts(key, followed, verdict.onset.step).get("lr_max")
+            return None if rate is None or rate > _TINY_RATE else verdict
         last, constant = verdict.evidence["last"], verdict.evidence["constant"]
         classes = context.get("num_classes")
         if isinstance(classes, (int, float)) and classes >= 2:
@@ -175,8 +184,27 @@ class LossPlateauDetector(TrailDetector):
             learnt = max((progress(loss) for loss in losses), default=0.0)
             skilled = learnt > _LEARNT and last > _FEW_CLASSES
         if skilled and not constant:
-            return replace(verdict, severity=Severity.MEDIUM, confidence=0.5)
+            slow = verdict.evidence.get("rises", False)
+            severity = Severity.LOW if slow else Severity.MEDIUM
+            return replace(verdict, severity=severity, confidence=0.5)
         return verdict
+
+    def _within_noise(self, trail: Trail, change: float, middle: float) -> bool:
+        """Return whether the noise of single values explains all that the loss did.
+
+        The standard errors are those of a least-squares line over the run, and of
+        the median of the first eight values; of the first value alone there is one.
+        """
+        levels, one = trail.groups.levels, spread(trail.recent)
+        way = change * np.arange(len(levels)) / (len(levels) - 1)
+        line = spread(levels - way) * math.sqrt(12.0 / len(levels))
+        few = one * _MEDIAN_ERROR / math.sqrt(EARLY)
+        flat = self.flat * abs(middle)
+        return (
+            abs(change) <= flat + 2 * line
+            and abs(trail.first_level - middle) <= 2 * (flat + few)
+            and trail[Field.FIRST] - middle <= 2 * flat + 3 * one
+        )
 
     def settled(self, before: Finding, step: int) -> Finding | None:
         """Take it back: it learns after all, there was only a slow start."""
@@ -200,6 +228,7 @@ class LossPlateauDetector(TrailDetector):
         at_start = now <= self.chance_factor * start + slack and gain <= 0.1
         if not (at_start or (constant and gain <= 0.25)):
             return None
+        rises = now - start > max(_PLAIN * start, 3 * noise)
         line = max(now, start) + max(0.05 * (1.0 - start), 5 * noise)
         above = np.flatnonzero(values > line)
         first = int(above[-1]) + 1 if len(above) else 0
@@ -222,6 +251,7 @@ class LossPlateauDetector(TrailDetector):
                 gain=gain,
                 constant=constant,
                 was_better=bool(len(above)),
+                rises=True if rises and not len(above) else None,
                 persistence_steps=(len(values) - first) * width,
             ),
         )
@@ -239,9 +269,9 @@ class LossPlateauDetector(TrailDetector):
         error = groups.noise * math.sqrt(2.0 / max(1, len(trail.entries[0])))
         bound = self.flat * abs(middle) + 2 * error
         start, last = trail.first_level, float(levels[-1])
-        if abs(change) > bound or max(start, trail[Field.FIRST] - groups.noise) - last > 2 * bound:
-            return None
-        if last - start > 2 * bound:
+        fell = max(start, trail[Field.FIRST] - groups.noise) - last
+        sure = abs(change) <= bound and max(fell, last - start) <= 2 * bound
+        if not sure and not self._within_noise(trail, change, middle):
             return None
         step = trail.step(Field.FIRST_STEP)
         return Verdict(
@@ -258,6 +288,7 @@ class LossPlateauDetector(TrailDetector):
                 best_step=trail.step(Field.MIN_STEP),
                 change=change,
                 bound=bound,
+                in_noise=None if sure else True,
                 persistence_steps=trail.count,
             ),
         )
