@@ -111,8 +111,9 @@ class Intake:
         self, loss: Any, gradients: Any, parameters: Any, metrics: Mapping[str, Any]
     ) -> None:
         holds = self.devices.holds
-        if holds(loss) or any(map(holds, metrics.values())):
-            self.begin_late()
+        for value in (loss, *metrics.values()):
+            if type(value) is not float and holds(value):
+                self.begin_late()
         for given in (gradients, parameters):
             if given is not None and any(map(holds, arrays_of(given)[1])):
                 self.begin_late()
@@ -168,7 +169,9 @@ class Intake:
 
             buffer.later([value.detach().reshape(1)], taken)
             return False
-        number = float(value.detach() if hasattr(value, "detach") else value)
+        if type(value) is not float:
+            value = float(value.item() if hasattr(value, "detach") else value)
+        number: float = value
         buffer.put(key, number)
         return number - number != 0.0  # NaN or infinite
 

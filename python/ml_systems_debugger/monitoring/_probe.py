@@ -62,20 +62,20 @@ class Probes:
     """
 
     def __init__(self, failed: Callable[[str, Exception], None]) -> None:
-        self._all: list[Probe] = []
+        self._all: tuple[Probe, ...] = ()  # another one where that changes: loops go on
         self._failed = failed
 
     def add(self, probe: Probe) -> None:
         """Ask it too from now on."""
-        self._all.append(probe)
+        self._all = (*self._all, probe)
 
     def __iter__(self) -> Iterator[Probe]:
-        return iter(tuple(self._all))
+        return iter(self._all)
 
     def metrics(self) -> dict[str, Any]:
         """Return the numbers of all."""
         found: dict[str, Any] = {}
-        for probe in self:
+        for probe in self._all:
             try:
                 found.update(probe.metrics())
             except Exception as error:  # noqa: BLE001, PERF203 - training is not to end for this
@@ -85,7 +85,7 @@ class Probes:
     def put(self, buffer: StepBuffer, key: MakeKey, but: Probe | None = None) -> bool:
         """Let all put what they measured, `but` one; return whether it is to be judged now."""
         now = False
-        for probe in self:
+        for probe in self._all:
             if probe is but:
                 continue
             try:
@@ -97,7 +97,7 @@ class Probes:
     def findings(self, step: int | None) -> list[Finding]:
         """Return what is new of all, at the end of a step; at the end of the run with None."""
         found: list[Finding] = []
-        for probe in self:
+        for probe in self._all:
             try:
                 found += probe.drain() if step is None else probe.findings(step)
             except Exception as error:  # noqa: BLE001, PERF203 - likewise
@@ -107,7 +107,7 @@ class Probes:
     def conclusions(self) -> list[DetectionResult]:
         """Return what all found."""
         found: list[DetectionResult] = []
-        for probe in self:
+        for probe in self._all:
             try:
                 found += probe.conclusions()
             except Exception as error:  # noqa: BLE001, PERF203 - likewise
@@ -116,7 +116,7 @@ class Probes:
 
     def detach(self) -> None:
         """Let all let go."""
-        for probe in self:
+        for probe in self._all:
             try:
                 probe.detach()
             except Exception as error:  # noqa: BLE001, PERF203 - likewise
@@ -124,6 +124,5 @@ class Probes:
 
     def leave_out(self, probe: Probe, error: Exception) -> None:
         """Ask it no more, and say once what it raised."""
-        if probe in self._all:
-            self._all.remove(probe)
+        self._all = tuple(one for one in self._all if one is not probe)
         self._failed(probe.what, error)

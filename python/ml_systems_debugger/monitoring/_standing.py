@@ -33,6 +33,7 @@ class Starved:
     def __init__(self) -> None:
         self._had: Bools = np.zeros(0, np.bool_)
         self._looks: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._calm = False  # all had a gradient at the last look, and none was zero
 
     def now(self, gradients: Floats, there: Bools, step: int) -> bool:
         """Take the norms [tensors] of a step, and which were there; return whether to judge now."""
@@ -41,6 +42,12 @@ class Starved:
         if len(self._had) != len(gradients):
             self._had = np.zeros(len(gradients), np.bool_)
             self._looks = np.zeros(len(gradients), np.int64)
+            self._calm = False
+        if there.all() and gradients.all():
+            if not self._calm:  # what mostly comes: nothing is zero
+                self._looks[:], self._had[:], self._calm = 0, True, True
+            return False
+        self._calm = False
         zero = there & (gradients == 0)
         self._looks = np.where(zero & self._had, self._looks + 1, 0)
         self._had |= there & ~zero
