@@ -161,6 +161,8 @@ class Judges:
     def _put_aside(self, detector: BaseDetector, error: Exception) -> None:
         if self._strict:
             raise error
+        if detector.name in self.failed:
+            return  # it was told
         self.failed[detector.name] = "".join(traceback.format_exception(error))[-2000:]
         warnings.warn(
             f"the check {detector.name} failed and is left out: {type(error).__name__}: {error}",

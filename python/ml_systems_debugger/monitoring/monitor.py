@@ -213,8 +213,15 @@ class Monitor:
         found += self._probes.findings(step)
         now = time.perf_counter()
         self.cost += now - began
+        if self.budget.limit is not None:
+            found += self._safely("keeping to the budget", lambda: self._weighed(now)) or []
+        return found
+
+    def _weighed(self, now: float) -> list[Finding]:
+        """Compare the cost with the budget; what is measured or judged less often changes here."""
+        found: list[Finding] = []
         if self.budget.step(self.cost, now) and self.budget.every != self._intake.buffer.capacity:
-            found += self._judged()
+            found = self._judged()
             self._intake.buffer.resize(self.budget.every)
         return found
 
@@ -238,8 +245,11 @@ class Monitor:
         found = self._taken(step, loss, None, None, metrics)
         if closure is not None and self._tracer is None:
             self._tracing()
-        if self._tracer is not None:
-            found = found + self._tracer.after(step, found, closure)
+        tracer = self._tracer
+        if tracer is not None:
+            found = found + (
+                self._safely("tracing a step", lambda: tracer.after(step, found, closure)) or []
+            )
         return self._told(found)
 
     def measure(self) -> bool:
@@ -285,7 +295,8 @@ class Monitor:
         results += self._probes.conclusions()
         results += failed_results({**self._judges.failed, **self._notes})
         made = self._debugger.conclude(results, self.context, strict=self._strict)
-        return replace(made, metadata={**made.metadata, "monitoring": self.budget.to_dict()})
+        budget = self._safely("the report of the budget", self.budget.to_dict) or {}
+        return replace(made, metadata={**made.metadata, "monitoring": budget})
 
     def state_dict(self) -> dict[str, Any]:
         """Return JSON terms of all that is remembered, to go into the training checkpoint."""
