@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="torch is not installed")
 
-from planted_errors import Place, Run, places, shown, train, wrong  # noqa: E402 - needs torch
+from planted_errors import Place, Run, places, shown, train, wrong
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,8 @@ class Bench:
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made = Bench(monkeypatch)
     yield made
+    for rank in made.watch._peers:  # nobody is waited for
+        made.watch._store.set(f"beat/{rank}", "0,5,2,done")
     made.watch.close()
 
 
@@ -92,3 +94,48 @@ def test_where_the_whole_job_slept_nobody_is_named(bench: Bench) -> None:
     for _ in range(3):
         bench.passes(6.0)
     assert len(bench.told) == 1, "who stays silent from then on is named"
+
+
+def hangs(bench: Bench, calls: dict[int, list[int]], patch: pytest.MonkeyPatch) -> None:
+    """Let ranks 0 to 3 live and hang at the same place, with so many calls each."""
+    patch.setattr(_replica_watch, "calls_made", lambda: calls[0])
+    for rank in (2, 3):
+        bench.watch._peers[rank] = type(bench.watch._peers[1])()
+    for _ in range(12):
+        bench.beats += 1
+        for rank in (1, 2, 3):
+            bench.watch._store.set(f"beat/{rank}", f"{bench.beats},5,2,")
+            bench.watch._store.set(f"calls/{rank}", f"5:{','.join(map(str, calls[rank]))}")
+        bench.passes(10.0)
+
+
+@pytest.mark.parametrize(
+    ("odd", "severity", "mode"),
+    [
+        ([6, 22], "high", "gradient_desynchronization"),
+        ([6, 20], "medium", "partial_worker_failure"),
+    ],
+)
+def test_a_hang_of_all_is_laid_to_the_rank_whose_calls_are_odd(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, odd: list[int], severity: str, mode: str
+) -> None:
+    hangs(bench, {0: [7, 20], 1: [7, 21], 2: odd, 3: [7, 20]}, monkeypatch)
+    (found,) = bench.told
+    assert (found.replica_id, found.onset_step) == (2, 6)
+    assert (str(found.severity), str(found.failure_mode)) == (severity, mode)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        {0: [7, 20], 1: [7, 20], 2: [7, 20], 3: [7, 20]},  # the network: nobody is odd
+        {0: [7, 20], 1: [7, 20], 2: [6, 20], 3: [6, 20]},  # two are behind
+        {0: [7, 20], 1: [7, 20], 2: [6, 22], 3: [6, 22]},  # two against two
+        {0: [7, 20], 1: [7, 20, 3], 2: [6, 22], 3: [7, 20]},  # other groups: another program
+    ],
+)
+def test_a_hang_that_no_calls_explain_is_laid_to_nobody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, calls: dict[int, list[int]]
+) -> None:
+    hangs(bench, calls, monkeypatch)
+    assert bench.told == []

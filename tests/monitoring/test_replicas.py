@@ -45,6 +45,15 @@ def test_it_is_told_at_the_next_exchange_at_the_same_step_everywhere(fault: str)
     assert told == {31}, "the exchange of step 23 is judged at that of step 31"
 
 
+def test_a_job_that_deadlocks_names_the_rank_that_left_its_reduction_out() -> None:
+    """Of 2 x 2 ranks all hang at the same step, each alive: their calls tell."""
+    seen = outcome("skipped", "hsdp", timeout=3.0)
+    for rank in range(RANKS):
+        right = seen.right(rank)
+        assert all(right.values()), (rank, right, seen.told.get(rank), seen.errors)
+        assert "in another order" in seen.first(rank)["message"]
+
+
 def test_a_healthy_exchange_is_64_bytes_a_rank_and_no_alarm() -> None:
     seen = outcome("healthy", "ddp", steps=300, every=1)
     for rank in range(RANKS):

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from ..core import FailureMode, Finding, Severity
+from ._replica_calls import calls_made, out_of_line
 from ._replica_process import identity, state_of
 
 __all__ = ["Watch"]
@@ -92,6 +93,7 @@ class Watch:
         """Ranks that do not answer, and why that is known."""
         self._store_lost = 0
         self._behind: set[int] = set()
+        self._compared: tuple[int, str] | None = None  # where the calls were compared
         self._moved = time.monotonic(), (-1, "")
         self._wake, self._over = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="mlsd-watch", daemon=True)
@@ -232,6 +234,7 @@ class Watch:
             self._behind.clear()
         if now - self._moved[0] < _SLOW * self._timeout or self.silent or place[0] < 0:
             return
+        self._with_store(lambda: self._compare_calls(place, now))
         mine = (place[0], _PHASES.index(place[1]))
         for rank, peer in self._peers.items():
             if peer.beat and not peer.done and peer.place < mine and rank not in self._behind:
@@ -244,6 +247,45 @@ class Watch:
                     f"{place[0] + 1} ({place[1]}).",
                     {"rule": "did_not_join", "waits_in": place[1], "last_seen_step": step},
                 )  # fmt: skip
+
+    def _compare_calls(self, place: tuple[int, str], now: float) -> None:
+        """Where all hang at the same place, tell of the rank whose collective calls are odd."""
+        if self._compared == place:
+            return
+        mine = calls_made()
+        self._store.set(f"calls/{self._rank}", f"{place[0]}:{','.join(map(str, mine))}")
+        listened = [one for one, peer in self._peers.items() if not peer.done]
+        if not self._store.check([f"calls/{one}" for one in listened]):
+            return  # some do not hang, or not yet for so long
+        told = self._store.multi_get([f"calls/{one}" for one in listened])
+        calls = {self._rank: mine}
+        for rank, text in zip(listened, told, strict=True):
+            step, _, numbers = text.decode().partition(":")
+            if int(step) != place[0]:
+                return
+            calls[rank] = [int(one) for one in numbers.split(",") if one]
+        self._compared = place
+        found = out_of_line(calls)
+        if found is None or found[0] in self._behind:
+            return
+        (rank, how), waited = found, now - self._moved[0]
+        self._behind.add(rank)
+        how_odd = (
+            "has left out a collective call that the others made, or made another: its calls are "
+            "in another order than theirs"
+            if how == "order"
+            else "has made fewer collective calls than any other: they wait for it"
+        )
+        self._tell(
+            rank, place[0] + 1, Severity.HIGH if how == "order" else Severity.MEDIUM,
+            f"The job has hung for {waited:.0f} s at step {place[0] + 1} ({place[1]}), with all "
+            f"ranks alive: replica {rank} {how_odd}.",
+            {
+                "rule": "did_not_join", "waits_in": place[1], "last_seen_step": place[0],
+                "calls": {str(one): list(made) for one, made in sorted(calls.items())},
+            },
+            FailureMode.GRADIENT_DESYNC if how == "order" else FailureMode.PARTIAL_WORKER_FAILURE,
+        )  # fmt: skip
 
     def _lost(self, error: Exception) -> None:
         text = str(error).strip().splitlines()
@@ -283,14 +325,15 @@ class Watch:
             self._heard += 1
 
     def _tell(
-        self, rank: int | None, step: int, severity: Severity, message: str, more: dict[str, Any]
-    ) -> None:
+        self, rank: int | None, step: int, severity: Severity, message: str, more: dict[str, Any],
+        mode: FailureMode = FailureMode.PARTIAL_WORKER_FAILURE,
+    ) -> None:  # fmt: skip
         evidence = {
             "series": "heartbeat", "quantity": "heartbeat", "quantities": ("heartbeat",),
             "replicas": len(self._ranks), "goes_on": True, "onset_step": step, **more,
         }  # fmt: skip
         finding = Finding(
-            FailureMode.PARTIAL_WORKER_FAILURE, severity, 0.95, step, None, None, rank, message,
+            mode, severity, 0.95, step, None, None, rank, message,
             evidence, f"replica_agreement:silent:{rank}:{step}",
         )  # fmt: skip
         try:

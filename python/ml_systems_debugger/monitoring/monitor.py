@@ -118,10 +118,7 @@ class Monitor:
     """
 
     def __init__(
-        self,
-        model: Any = None,
-        optimizer: Any = None,
-        *,
+        self, model: Any = None, optimizer: Any = None, *,
         detectors: Sequence[BaseDetector] | None = None,
         config: Configuration | Mapping[str, Any] | str | None = None,
         every: int = 16,
@@ -140,7 +137,7 @@ class Monitor:
         activations: bool = False,
         replicas: bool | ReplicaAgreement = False,
         strict: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         check_count(1, every=every, update_every=update_every)
         if overhead is not None:
             check_range("overhead", overhead, 0.0, 1.0, open_low=True)
@@ -174,14 +171,9 @@ class Monitor:
         return self._actions.should_stop
 
     def observe(
-        self,
-        step: int,
-        *,
-        loss: Any = None,
-        gradients: Any = None,
-        parameters: Any = None,
+        self, step: int, *, loss: Any = None, gradients: Any = None, parameters: Any = None,
         **metrics: Any,
-    ) -> list[Finding]:
+    ) -> list[Finding]:  # fmt: skip
         """Take one step; return the findings that are new.
 
         Parameters
@@ -219,10 +211,11 @@ class Monitor:
 
     def _weighed(self, now: float) -> list[Finding]:
         """Compare the cost with the budget; what is measured or judged less often changes here."""
-        found: list[Finding] = []
-        if self.budget.step(self.cost, now) and self.budget.every != self._intake.buffer.capacity:
-            found = self._judged()
-            self._intake.buffer.resize(self.budget.every)
+        buffer = self._intake.buffer
+        if not self.budget.step(self.cost, now) or self.budget.every == buffer.capacity:
+            return []
+        found = self._judged()
+        self._intake.buffer.resize(self.budget.every)
         return found
 
     def step(
@@ -247,9 +240,8 @@ class Monitor:
             self._tracing()
         tracer = self._tracer
         if tracer is not None:
-            found = found + (
-                self._safely("tracing a step", lambda: tracer.after(step, found, closure)) or []
-            )
+            more = self._safely("tracing a step", lambda: tracer.after(step, found, closure))
+            found = found + (more or [])
         return self._told(found)
 
     def measure(self) -> bool:
@@ -334,11 +326,9 @@ class Monitor:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
+        self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.close()
 
     def _observe(

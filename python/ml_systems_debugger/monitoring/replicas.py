@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from ..core import (
     ConfigurationError,
     DetectionResult,
-    FailureMode,
     Finding,
     MissingDependencyError,
     check_count,
@@ -263,9 +262,9 @@ class Replicas(Probe):
         """Return what was found, and what did not run."""
         with self._lock:
             results = self._judge.conclusions()
-            if self._silences:
+            for mode in dict.fromkeys(one.failure_mode for one in self._silences):
                 results.append(DetectionResult.of_findings(
-                    FailureMode.PARTIAL_WORKER_FAILURE, "replica_watch", self._silences,
+                    mode, "replica_watch", [f for f in self._silences if f.failure_mode == mode],
                     judged=("heartbeat",),
                 ))  # fmt: skip
             failed = dict(self._judge.failed)
