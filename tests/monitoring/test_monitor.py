@@ -299,3 +299,33 @@ def test_a_probe_that_fails_is_left_out_and_told_once() -> None:
     strict._probes.add(Counts(fails_at=0))
     with pytest.raises(RuntimeError, match="no more"):
         strict.step(1.0)
+
+
+def test_activations_that_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    monitor = Monitor(action="none", every=1)
+    chunks: list[Any] = []
+    monkeypatch.setattr(monitor._judges, "update", lambda chunk, **_: chunks.append(chunk) or [])
+    given = {"act": np.maximum(rng.normal(size=(16, 8)), 0), "none": np.zeros(0)}
+    monitor.observe(0, loss=1.0, activations=given)
+    monitor.observe(1, loss=1.0)
+    monitor.observe(2, loss=1.0, activations=[given["act"].astype(np.float32)])
+    found = {(one.key.name, one.key.layer): one.values.tolist() for one in chunks[0].series}
+    assert found["activation_zero_fraction", "act"] == [float(np.mean(given["act"] == 0))]
+    assert found["activation_std", "act"] == pytest.approx([given["act"].std()])
+    assert ("activation_std", "none") not in found
+    assert "activation_std" not in chunks[1].names
+    assert [one.key.layer for one in chunks[2].named("activation_std")] == ["0"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_activation_that_is_not_finite_is_told_in_its_step(bad: float) -> None:
+    rng = np.random.default_rng(0)
+    monitor = Monitor(action="none")
+    for step in range(41):
+        given = {"first": rng.normal(size=(4, 4)), "last": rng.normal(size=(4, 2))}
+        if step == 40:
+            given["last"][1, 1] = bad
+        found = monitor.observe(step, loss=1.0, activations=given)
+        assert bool(found) == (step == 40)
+    assert {(one.layer, one.onset_step) for one in found} == {("last", 40)}

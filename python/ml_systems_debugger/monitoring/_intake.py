@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..core import SeriesKey, canonical
+from ._activations import Spreads
 from ._budget import Budget
 from ._device_model import DeviceGradients, DeviceMoves
 from ._devices import Devices
@@ -41,6 +42,7 @@ class Intake:
         self._names: dict[str, SeriesKey] = {}
         self._watch = Watch()
         self._gradients, self._parameters = Gradients(), Parameters()
+        self._activations: Spreads | None = None
         self.devices = Devices()
         self.late: Late | None = None
         """Where numbers come from a device: steps are put once theirs have come."""
@@ -62,8 +64,8 @@ class Intake:
         self.buffer = StepBuffer(self._budget.every)
 
     def take(
-        self, step: int, loss: Any, gradients: Any, parameters: Any, metrics: Mapping[str, Any],
-        model: Probe | None,
+        self, step: int, loss: Any, gradients: Any, parameters: Any, activations: Any,
+        metrics: Mapping[str, Any], model: Probe | None,
     ) -> bool:  # fmt: skip
         """Put a step; return whether it is to be judged now or something in it is not finite.
 
@@ -85,6 +87,8 @@ class Intake:
             if self.due(self._chances - 1):
                 bad |= self._put_gradients(buffer, *arrays_of(gradients))
         bad |= self._probes.put(buffer, self._key, model if gradients is not None else None)
+        if activations is not None:
+            bad |= self._put_activations(buffer, *arrays_of(activations))
         if parameters is not None and step % self._budget.update_every == 0:
             self._put_parameters(buffer, *arrays_of(parameters))
         return bad
@@ -144,6 +148,15 @@ class Intake:
 
         self._device_gradients.later(buffer, (), use)
         return False
+
+    def _put_activations(
+        self, buffer: StepBuffer, names: Sequence[str], arrays: Sequence[Any]
+    ) -> bool:
+        if self._activations is None or self._activations.names != tuple(names):
+            self._activations = Spreads(names)
+        for at, out in enumerate(arrays):
+            self._activations.measure(at, out.detach() if hasattr(out, "detach") else out)
+        return self._activations.put(buffer, self._key)
 
     def _put_parameters(
         self, buffer: StepBuffer, names: Sequence[str], arrays: Sequence[Any]

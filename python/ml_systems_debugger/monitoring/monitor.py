@@ -172,7 +172,7 @@ class Monitor:
 
     def observe(
         self, step: int, *, loss: Any = None, gradients: Any = None, parameters: Any = None,
-        **metrics: Any,
+        activations: Any = None, **metrics: Any,
     ) -> list[Finding]:  # fmt: skip
         """Take one step; return the findings that are new.
 
@@ -181,8 +181,8 @@ class Monitor:
         step : int
             Going back marks a restart.
         loss : number or array of one
-        gradients, parameters : mapping of name to array, or sequence of arrays
-            As the kernels take them, without a copy.
+        gradients, parameters, activations : mapping of name to array, or sequence of arrays
+            As the kernels take them, without a copy; of activations zeros and spread, on the CPU.
         metrics : numbers by name
             Names are resolved as those of a log are: ``lr``, ``val_loss``, ...
 
@@ -191,14 +191,14 @@ class Monitor:
         FaultFound
             With ``action="raise"``, at a finding from `at_least` on.
         """
-        return self._told(self._taken(step, loss, gradients, parameters, metrics))
+        return self._told(self._taken(step, loss, (gradients, parameters, activations), metrics))
 
     def _taken(
-        self, step: int, loss: Any, gradients: Any, parameters: Any, metrics: dict[str, Any]
+        self, step: int, loss: Any, arrays: tuple[Any, Any, Any], metrics: dict[str, Any]
     ) -> list[Finding]:
         began = time.perf_counter()
         try:
-            found = self._observe(step, loss, gradients, parameters, metrics)
+            found = self._observe(step, loss, arrays, metrics)
         except Exception as error:  # noqa: BLE001 - training is not to end for this
             found = []
             self._failed("observing a step", error)
@@ -235,7 +235,7 @@ class Monitor:
         """
         step = 0 if self._intake.last_step is None else self._intake.last_step + 1
         metrics = {**self._probes.metrics(), **metrics}
-        found = self._taken(step, loss, None, None, metrics)
+        found = self._taken(step, loss, (None, None, None), metrics)
         if closure is not None and self._tracer is None:
             self._tracing()
         tracer = self._tracer
@@ -332,14 +332,14 @@ class Monitor:
         self.close()
 
     def _observe(
-        self, step: int, loss: Any, gradients: Any, parameters: Any, metrics: dict[str, Any]
+        self, step: int, loss: Any, arrays: tuple[Any, Any, Any], metrics: dict[str, Any]
     ) -> list[Finding]:
         found: list[Finding] = []
         intake = self._intake
         if intake.restarts(step):
             found = self._arrived(wait=True) + self._judged()  # what came before is closed
             intake.restart()
-        bad = intake.take(step, loss, gradients, parameters, metrics, self._model)
+        bad = intake.take(step, loss, *arrays, metrics, self._model)
         if intake.late is None:
             return found + self._put(step, bad)
         intake.late.close(bad)
