@@ -189,7 +189,7 @@ def campaign(
         if memory:
             tracemalloc.reset_peak()
             held = tracemalloc.get_traced_memory()[0]
-        began = time.perf_counter()
+        began = time.process_time()  # a busy machine is no slow reader
         try:
             seen[attempt(path)] += 1
         except BaseException:
@@ -197,7 +197,7 @@ def campaign(
             kept.write_bytes(content)
             print(f"{name}: mutation {number} of seed {seed} fails, kept as {kept}", flush=True)
             raise
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.process_time() - began)
         if memory:
             peak = tracemalloc.get_traced_memory()[1] - held
             most = max(most, peak - 2 * len(content))
@@ -214,6 +214,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory", action="store_true", help="measure allocations too (slow)")
+    parser.add_argument("--only", default="", help="formats whose names hold this text alone")
     arguments = parser.parse_args()
     if arguments.memory:
         tracemalloc.start()
@@ -225,10 +226,14 @@ def main() -> None:
             return root / "seed"
 
         for kind, data in seeds().items():
+            if arguments.only not in kind:
+                continue
             campaign(kind, arguments.count, arguments.seed, file, data, arguments.memory)
 
         def folder_campaign(kind: str, folder: Path, part: str, *, inside: bool) -> None:
             """Mutate one file of a folder, or the pickle `inside` it."""
+            if arguments.only not in kind:
+                return
             whole = (folder / part).read_bytes()
             target = root / "mutated"
             shutil.rmtree(target, ignore_errors=True)

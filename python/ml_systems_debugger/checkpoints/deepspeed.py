@@ -85,8 +85,7 @@ class DeepSpeedFormat(CheckpointFormat):
                 with self.folder.open(file) as source:
                     archive = open_archive(source, file)
                 self.findings.extend(judge_globals(_unknown(archive), file))
-                if not isinstance(archive.root, dict):
-                    raise SchemaError("no dict of states", source=archive.source_name)
+                _looks_saved(archive, file)
                 found = list(archive_tensors(archive, f"{file}:", self.unread))
             except MLSystemsDebuggerError as error:
                 self.unread.append(str(error))
@@ -145,6 +144,13 @@ class DeepSpeedFormat(CheckpointFormat):
         else:
             gaps = _paddings(state.get("param_alignment_paddings"), shapes)
             yield from _by_group(shapes, gaps, flat, prefix)
+
+
+def _looks_saved(archive: TorchArchive, file: str) -> None:
+    """Raise where a file holds none of what DeepSpeed saves under its name."""
+    key = "module" if _MODEL.fullmatch(file) else "optimizer_state_dict"
+    if not isinstance(archive.root, dict) or key not in archive.root:
+        raise SchemaError(f"no dict of states with {key!r}", source=archive.source_name)
 
 
 def _world(state: dict[str, Any], file: str) -> int:

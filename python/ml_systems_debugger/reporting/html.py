@@ -14,6 +14,7 @@ from ..core import (
     reporters,
     word,
 )
+from ..core.curve import Curve
 from ._curves import curve_named
 from ._notes import notes_of
 from ._page import page
@@ -95,9 +96,11 @@ def _report(report: DebugReport) -> list[str]:
     body += _causes(report)
     if report.failures:
         body.append(_heading("Findings", 3))
-    for shown in shown_findings(report):
-        body += _detection(report, shown.result, shown.findings, shown.rest)
-    body += _curves(report)
+    curves, told = report.curves, shown_findings(report)
+    for shown in told:
+        body += _detection(curves, shown.result, shown.findings, shown.rest)
+    seen = {str(shown.findings[0].evidence.get("series", "")) for shown in told}
+    body += _plots([one for one in curves if one.series not in seen])
     body += _list("The source says", notes_of(report)[:_NOTES])
     failed = [f"{d.detector_name} failed: {first_line(d.reason)}" for d in report.failed_checks]
     unread = [first_line(text) for text in report.unread]
@@ -113,7 +116,7 @@ def _report(report: DebugReport) -> list[str]:
 
 
 def _detection(
-    report: DebugReport, result: DetectionResult, findings: Sequence[Finding], rest: str
+    curves: Sequence[Curve], result: DetectionResult, findings: Sequence[Finding], rest: str
 ) -> list[str]:
     worst, *others = findings
     level = worst.severity.value
@@ -124,7 +127,7 @@ def _detection(
         f"<h4>{head} <small>{_text(where)}</small></h4>",
         f"<p>{_text(worst.message)}</p>",
     ]
-    curve = curve_named(report.curves, worst.evidence.get("series"))
+    curve = curve_named(curves, worst.evidence.get("series"))
     if curve is not None:
         body += [f"<figure><figcaption>{_text(curve.series)}</figcaption>",
                  plot_of(curve, worst), "</figure>"]  # fmt: skip
@@ -189,10 +192,8 @@ def _cause(hypothesis: AttributionHypothesis, best: bool) -> list[str]:
     return [*body, "</details>"]
 
 
-def _curves(report: DebugReport) -> list[str]:
+def _plots(left: Sequence[Curve]) -> list[str]:
     """Return the curves that no finding has shown."""
-    shown = {str(s.findings[0].evidence.get("series", "")) for s in shown_findings(report)}
-    left = [one for one in report.curves if one.series not in shown]
     if not left:
         return []
     plots = [

@@ -104,9 +104,10 @@ def write_report(console: Console, report: DebugReport) -> None:
     assert report.status is not None  # set by the report itself  # noqa: S101
     head = Text(report.status.value.replace("_", " ").upper(), STATUS_STYLES[report.status])
     console.print(Text.assemble(head, "  ", printable(report.summary)))
+    curves = report.curves
     for shown in shown_findings(report):
         worst, *others = shown.findings
-        _write_finding(console, worst, shown.result, report.curves)
+        _write_finding(console, worst, shown.result, curves)
         for finding in others:
             _labelled(console, "also", _in_a_line(finding, worst))
         if shown.rest:
