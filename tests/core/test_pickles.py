@@ -112,3 +112,24 @@ def test_keys_of_other_kinds_are_kept(protocol):
     data = {(1, (2, "a")): 1, frozenset({3}): 2, PurePosixPath("/a"): 3}
     root, _ = read_pickle(pickle.dumps(data, protocol), "m.pkl", 0, 10_000)
     assert list(root.values()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [b"ctorch\nSize\nK\x07\x85R", b"ctorch\nSize\nU\x01a\x85\x85R", b"cbuiltins\ntuple\nN\x85R",
+     b"cbuiltins\nset\n]](K\x01e\x86R", b"cbuiltins\nlist\ncbuiltins\nlist\n\x85R"],
+    ids=["size of a number", "size of text", "tuple of None", "set of two", "list of a class"],
+)  # fmt: skip
+def test_a_container_of_what_it_cannot_be_built_of_is_refused(call):
+    with pytest.raises(SchemaError, match="what it cannot be built of"):
+        read_pickle(b"\x80\x02" + call + b".", "m.pkl", 0, 10_000)
+
+
+def test_containers_are_built_of_what_they_are_built_of():
+    for call, made in [
+        (b"ctorch\nSize\n)R", ()),
+        (b"ctorch\nSize\n(K\x02K\x03t\x85R", (2, 3)),
+        (b"cbuiltins\nset\n](K\x02U\x01ae\x85R", [2, "a"]),
+    ]:
+        root, _ = read_pickle(b"\x80\x02" + call + b".", "m.pkl", 0, 10_000)
+        assert root == made

@@ -6,7 +6,15 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ._opcodes import TABLE
-from ._standins import Global, Instance, Persistent, hashable, plain_container, safe_key
+from ._standins import (
+    Global,
+    Instance,
+    Persistent,
+    cannot_build,
+    hashable,
+    plain_container,
+    safe_key,
+)
 from .errors import SchemaError
 
 __all__ = ["Machine"]
@@ -162,6 +170,8 @@ class Machine:
             self.fail("calls what cannot be called", type(maker).__name__)
         if isinstance(maker, Global):
             maker.called = True
+            if cannot_build(maker.path, args):
+                self.fail(f"builds a {maker.name} of what it cannot be built of", args)
             plain = plain_container(maker.path, args)
             if plain is not None:
                 self.push(plain, 80 + 8 * len(plain))

@@ -6,7 +6,8 @@ from typing import Any
 
 from .shown import shown
 
-__all__ = ["Global", "Instance", "Persistent", "hashable", "plain_container", "safe_key"]
+__all__ = ["Global", "Instance", "Persistent", "cannot_build", "hashable", "plain_container",
+           "safe_key"]  # fmt: skip
 
 
 class Global:
@@ -113,6 +114,19 @@ def safe_key(key: Any) -> Any:
     ):  # fmt: skip
         return key
     return Instance(None, key)
+
+
+def cannot_build(path: str, args: Any) -> bool:
+    """Return True where a loader fails, since no container is built of such arguments."""
+    if path not in _LISTS | _TUPLES | _SETS | _FROZEN_SETS:
+        return False
+    if not isinstance(args, tuple) or len(args) > 1:
+        return True
+    inner = args[0] if args else ()
+    if isinstance(inner, (int, float, type(None), Global)):
+        return True
+    sizes = inner if path == "torch.Size" and isinstance(inner, (list, tuple)) else ()
+    return any(isinstance(one, (str, bytes, float, list, tuple, dict, type(None))) for one in sizes)
 
 
 def plain_container(path: str, args: Any) -> Any:
