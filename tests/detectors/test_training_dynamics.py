@@ -342,3 +342,19 @@ def test_a_run_goes_on_after_a_restart_whatever_the_order_of_the_series() -> Non
     told = detector.detect(SignalSet([before, after])).to_dict()
     assert (told["onset_step"], told["evidence"]["after_restart"]) == (45, True)
     assert detector.detect(SignalSet([after, before])).to_dict() == told
+
+
+def test_a_segment_that_goes_on_beside_the_next_one_says_nothing_of_it():
+    """What came after the step of the restart is not inherited, in whatever pieces it comes."""
+    rates = [10.0 if step >= 340 else 0.001 for step in range(400)]
+    run = SignalSet(
+        [Series(Key("lr", segment=at), range(first, 400), rates[first:])
+         for at, first in enumerate((0, 206))]
+    )  # fmt: skip
+    detector = LearningRateInstabilityDetector()
+    whole = detector.detect(run)
+    state = detector.init()
+    for start in range(0, 400, 50):
+        detector.update(state, run.between(start, start + 50))
+    assert [f.evidence["series"] for f in whole.findings] == ["lr", "lr (restart 1)"]
+    assert detector.conclude(state).to_dict() == whole.to_dict()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,26 +163,45 @@ class LearningRateInstabilityDetector(BaseDetector):
 
     def update(self, state: Any, chunk: SignalSet) -> Sequence[Event]:
         """Fold a run of closed steps; see `BaseDetector.update`."""
-        # What came before a restart first: the rest of the run inherits from it.
         here = {o.key: o for o in chunk.named("lr") if is_learning_rate(o.key) and len(o)}
         for one in sorted(here.values(), key=lambda o: o.key.segment):
-            self._rates(state, one, here.get(one.key._replace(segment=one.key.segment - 1)))
+            self._segment(state, one, here)
         losses = [o for o in chunk.named("loss") if is_training_loss(o.key) and len(o)]
         if losses or state.memory["jumps"]:
             self._losses(state, losses)
         return tuple(state.take_events())
 
-    def _rates(self, state: FoldState, one: Series, former: Series | None) -> None:
-        before_restart = one.key._replace(segment=one.key.segment - 1)
-        known = len(state.keys)
+    def _segment(self, state: FoldState, one: Series, here: Mapping[SeriesKey, Series]) -> None:
+        """Fold a segment; what follows a restart inherits from what came before its first step."""
+        following = None
+        if len(here) > 1:
+            following = here.get(one.key._replace(segment=one.key.segment + 1))
+        if following is None or following.key in state.keys:
+            self._rates(state, one)
+            return
+        first = int(following.steps[0])
+        self._rates(state, one.between(None, first))
+        self._inherit(state, following, one)
+        self._rates(state, one.between(first, None))
+
+    def _inherit(self, state: FoldState, one: Series, former: Series | None) -> None:
+        """Begin a segment with what is known of the one before it."""
+        rows = {key: row for row, key in enumerate(state.keys)}
+        known = rows.get(one.key._replace(segment=one.key.segment - 1))
         row = state.row(one.key)
-        new = row == known
-        if new and one.key.segment and before_restart in state.keys:
-            old = state.row(before_restart)
-            for name in ("last", "last_step", "most", "seen"):
-                state[name][row] = state[name][old]
-            state["inherited"][row] = state["seen"][old]
-            self._restart(state, row, old, one, former)
+        if known is None:
+            return
+        for name in ("last", "last_step", "most", "seen"):
+            state[name][row] = state[name][known]
+        state["inherited"][row] = state["seen"][known]
+        self._restart(state, row, known, one, former)
+
+    def _rates(self, state: FoldState, one: Series) -> None:
+        if not len(one):
+            return
+        if one.key.segment and one.key not in state.keys:
+            self._inherit(state, one, None)
+        row = state.row(one.key)
         for start in range(0, len(one), _BLOCK):  # what is held does not grow with the run
             self._block(state, row, one, start)
         for name, given in (("rates", one.values), ("rate_steps", one.steps)):
