@@ -146,6 +146,7 @@ HOSTILE = {
     "removed": header(1, 0, tensor(b"w", [32], 4, 0)) + bytes(64),
     "dimensions": header(1, 0, tensor(b"w", [1] * 9, 0, 0)) + bytes(64),
     "size": header(1, 0, tensor(b"w", [1 << 40, 1 << 40], 0, 0)) + bytes(64),
+    "nothing of much": header(1, 0, tensor(b"w", [0, 1 << 61], 0, 0)) + bytes(64),
     "rows": header(1, 0, tensor(b"w", [31], 2, 0)) + bytes(64),
     "twice": header(2, 0, tensor(b"w", [8], 0, 0) + tensor(b"w", [8], 0, 32)) + bytes(128),
     "overlap": header(2, 0, tensor(b"w", [16], 0, 0) + tensor(b"v", [8], 0, 32)) + bytes(128),
