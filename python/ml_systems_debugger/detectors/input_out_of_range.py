@@ -166,7 +166,11 @@ class InputOutOfRangeDetector(LayerDetector):
                     low, high = self._limits(least, most, usual)
             elif value == value:  # NaN is another detector's
                 held[at] = True
-            self._count(state, row, bool(held[at]), value / usual)
+        if held.any():
+            for at, value in enumerate(rest.tolist(), taken):
+                self._count(state, row, bool(held[at]), value / usual)
+        else:
+            state["quiet"][row] += len(rest)
         state["most"][row], state["least"][row] = most, least
         return held
 
