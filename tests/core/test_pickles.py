@@ -133,3 +133,15 @@ def test_containers_are_built_of_what_they_are_built_of():
     ]:
         root, _ = read_pickle(b"\x80\x02" + call + b".", "m.pkl", 0, 10_000)
         assert root == made
+
+
+def test_what_lies_below_a_mark_is_out_of_reach():
+    """As in a loader, whose stack is empty behind a mark."""
+    with pytest.raises(SchemaError, match="takes from an empty stack"):
+        read_pickle(b"\x80\x02}(K\x01K\x02s.", "m.pkl", 0, 10_000)
+
+
+def test_a_tensor_is_not_called():
+    made = b"ctorch._utils\n_rebuild_tensor_v2\n)R"
+    with pytest.raises(SchemaError, match="calls what cannot be called"):
+        read_pickle(b"\x80\x02" + made + b")R.", "m.pkl", 0, 10_000)

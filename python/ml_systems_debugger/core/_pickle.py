@@ -12,6 +12,7 @@ from ._standins import (
     Persistent,
     cannot_build,
     hashable,
+    is_plain_data,
     plain_container,
     safe_key,
 )
@@ -78,7 +79,8 @@ class Machine:
         return self.stack.pop()
 
     def top(self) -> Any:
-        if not self.stack:
+        floor = self.marks[-1] if self.marks else 0
+        if len(self.stack) <= floor:
             self.fail("takes from an empty stack")
         return self.stack[-1]
 
@@ -168,6 +170,8 @@ class Machine:
     def build_call(self, maker: Any, args: Any) -> None:
         if not isinstance(maker, (Global, Instance)):
             self.fail("calls what cannot be called", type(maker).__name__)
+        if isinstance(maker, Instance) and is_plain_data(maker.path):
+            self.fail("calls what cannot be called", maker)
         if isinstance(maker, Global):
             maker.called = True
             if cannot_build(maker.path, args):
@@ -222,10 +226,8 @@ class Machine:
         self.push(self.memo[index], 8)
 
     def put(self, index: int) -> None:
-        if not self.stack:
-            self.fail("remembers nothing")
         self.spend(90)
-        self.memo[index] = self.stack[-1]
+        self.memo[index] = self.top()
 
 
 def _all_text(args: Any) -> bool:

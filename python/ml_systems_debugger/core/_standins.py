@@ -6,8 +6,8 @@ from typing import Any
 
 from .shown import shown
 
-__all__ = ["Global", "Instance", "Persistent", "cannot_build", "hashable", "plain_container",
-           "safe_key"]  # fmt: skip
+__all__ = ["Global", "Instance", "Persistent", "cannot_build", "hashable", "is_plain_data",
+           "plain_container", "safe_key"]  # fmt: skip
 
 
 class Global:
@@ -87,6 +87,15 @@ _WITHOUT_HASH = {
     f"{_DISTRIBUTED}filesystem._StorageInfo",
 }  # fmt: skip
 _DEEPEST = 16
+# Makers of tensors, arrays and what describes them: nothing that can be called in turn.
+_PLAIN_DATA = ("torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.nn.parameter.",
+               "torch.device", "torch.serialization._get_layout", "numpy.dtype", "numpy.ndarray",
+               "numpy.core.", "numpy._core.")  # fmt: skip
+
+
+def is_plain_data(path: str) -> bool:
+    """Return whether what a callable makes is a tensor, an array, or what describes one."""
+    return path.startswith(_PLAIN_DATA)
 
 
 def hashable(key: Any, depth: int = 0) -> bool:
