@@ -109,9 +109,18 @@ def test_a_key_that_no_dict_can_hold_is_refused(key):
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_keys_of_other_kinds_are_kept(protocol):
-    data = {(1, (2, "a")): 1, frozenset({3}): 2, PurePosixPath("/a"): 3}
+    deep: tuple[Any, ...] = ("a",)
+    wide: tuple[Any, ...] = ("a",)
+    for _ in range(3):
+        deep = (deep,)
+    for _ in range(15):
+        wide = (wide, wide)
+    data = {(1, (2, "a")): 1, frozenset({3}): 2, PurePosixPath("/a"): 3, deep: 4}
     root, _ = read_pickle(pickle.dumps(data, protocol), "m.pkl", 0, 10_000)
-    assert list(root.values()) == [1, 2, 3]
+    assert list(root.values()) == [1, 2, 3, 4]
+    assert {(1, (2, "a")), deep} <= root.keys()
+    root, _ = read_pickle(pickle.dumps({wide: 1}, protocol), "m.pkl", 0, 10_000)
+    assert [type(key) for key in root] == [Instance]
 
 
 @pytest.mark.parametrize(

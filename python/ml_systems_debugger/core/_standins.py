@@ -87,6 +87,7 @@ _WITHOUT_HASH = {
     f"{_DISTRIBUTED}filesystem._StorageInfo",
 }  # fmt: skip
 _DEEPEST = 16
+_MOST_PARTS = 32  # a tuple may hold another many times over, and is hashed as often
 # Makers of tensors, arrays and what describes them: nothing that can be called in turn.
 _PLAIN_DATA = ("torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.nn.parameter.",
                "torch.device", "torch.serialization._get_layout", "numpy.dtype", "numpy.ndarray",
@@ -112,15 +113,28 @@ def hashable(key: Any, depth: int = 0) -> bool:
     return True
 
 
+def _parts_within(value: Any, most: int, depth: int = 0) -> int | None:
+    """Count a tuple's plain parts; None where there are too many, too deep, or others."""
+    if not isinstance(value, tuple):
+        return 1 if isinstance(value, (str, bytes, int, float, type(None))) else None
+    if depth >= _DEEPEST or len(value) > most:
+        return None
+    count = 1
+    for part in value:
+        found = _parts_within(part, most - count, depth + 1)
+        if found is None or count + found > most:
+            return None
+        count += found
+    return count
+
+
 def safe_key(key: Any) -> Any:
     """Return a key whose hash is cheap; nested tuples could overflow the C stack."""
     if isinstance(key, (str, bytes, bool, type(None), float, Instance, Global, Persistent)):
         return key
     if isinstance(key, int):
         return key if -(1 << 63) <= key < (1 << 64) else f"<integer of {key.bit_length()} bits>"
-    if isinstance(key, tuple) and len(key) <= 16 and all(
-        isinstance(k, (str, bytes, int, float, type(None))) for k in key
-    ):  # fmt: skip
+    if isinstance(key, tuple) and _parts_within(key, _MOST_PARTS) is not None:
         return key
     return Instance(None, key)
 
