@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002 - the hooks of `LayerDetector` have the same arguments everywhere
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -23,7 +24,7 @@ from ..core import (
     detectors,
 )
 from ..core.sensitivity import RATIO, scales
-from ._layers import SEPARATE, LayerDetector, early_columns, learn_early
+from ._layers import SEPARATE, LayerDetector, Rows, early_columns, learn_early
 from ._streaks import Turn
 from ._trail import Floats, evidence, sureness
 
@@ -173,6 +174,19 @@ class InputOutOfRangeDetector(LayerDetector):
             state["quiet"][row] += len(rest)
         state["most"][row], state["least"][row] = most, least
         return held
+
+    def bad_many(
+        self, state: FoldState, rows: Rows, keys: Sequence[SeriesKey], values: Floats
+    ) -> npt.NDArray[np.bool_]:
+        """As `LayerDetector.bad_many`; at once where nothing is new, as almost always."""
+        known = state["count"][rows] >= _SAMPLE  # of the others the range is not known: NaN
+        known &= (values.min(axis=0) >= state["least"][rows]) & (
+            values.max(axis=0) <= state["most"][rows]
+        )
+        if known.all():
+            state["quiet"][rows] += len(values)
+            return np.zeros(values.shape, np.bool_)
+        return super().bad_many(state, rows, keys, values)
 
     def _limits(self, least: float, most: float, usual: float) -> tuple[float, float]:
         return (
