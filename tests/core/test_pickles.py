@@ -154,3 +154,9 @@ def test_a_tensor_is_not_called():
     made = b"ctorch._utils\n_rebuild_tensor_v2\n)R"
     with pytest.raises(SchemaError, match="calls what cannot be called"):
         read_pickle(b"\x80\x02" + made + b")R.", "m.pkl", 0, 10_000)
+
+
+@pytest.mark.parametrize("given", [b"}", b"]", b"N"], ids=["dict", "list", "None"])
+def test_arguments_are_a_tuple(given):
+    with pytest.raises(SchemaError, match="arguments that are no tuple"):
+        read_pickle(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + given + b"R.", "m", 0, 10_000)

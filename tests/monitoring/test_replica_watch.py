@@ -139,3 +139,19 @@ def test_a_hang_that_no_calls_explain_is_laid_to_nobody(
 ) -> None:
     hangs(bench, calls, monkeypatch)
     assert bench.told == []
+
+
+def test_calls_that_cannot_be_asked_for_are_no_lost_host(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Moved(dict[int, list[int]]):
+        """Another torch keeps them elsewhere; asked by their own rank alone."""
+
+        def __getitem__(self, rank: int) -> list[int]:
+            if rank == 0:
+                raise AttributeError("_world")
+            return [7, 20]
+
+    hangs(bench, Moved(), monkeypatch)
+    assert bench.told == []
+    assert capsys.readouterr().err.count("calls of a job that hangs are not known") == 1

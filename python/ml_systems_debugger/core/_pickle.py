@@ -170,6 +170,8 @@ class Machine:
     def build_call(self, maker: Any, args: Any) -> None:
         if not isinstance(maker, (Global, Instance)):
             self.fail("calls what cannot be called", type(maker).__name__)
+        if not isinstance(args, tuple):
+            self.fail("calls with arguments that are no tuple", type(args).__name__)
         if isinstance(maker, Instance) and is_plain_data(maker.path):
             self.fail("calls what cannot be called", maker)
         if isinstance(maker, Global):

@@ -234,10 +234,17 @@ class Watch:
             self._behind.clear()
         if now - self._moved[0] < _SLOW * self._timeout or self.silent or place[0] < 0:
             return
-        self._with_store(lambda: self._compare_calls(place, now))
-        mine = (place[0], _PHASES.index(place[1]))
+        if self._compared != place:
+            try:
+                mine = calls_made()
+            except Exception as error:  # noqa: BLE001 - torch keeps them where it may move them
+                self._compared = place
+                sys.stderr.write(f"collective calls of a job that hangs are not known: {error!r}\n")
+            else:
+                self._with_store(lambda: self._compare_calls(place, now, mine))
+        here = (place[0], _PHASES.index(place[1]))
         for rank, peer in self._peers.items():
-            if peer.beat and not peer.done and peer.place < mine and rank not in self._behind:
+            if peer.beat and not peer.done and peer.place < here and rank not in self._behind:
                 self._behind.add(rank)
                 waited, (step, phase) = now - self._moved[0], peer.place
                 self._tell(
@@ -248,11 +255,8 @@ class Watch:
                     {"rule": "did_not_join", "waits_in": place[1], "last_seen_step": step},
                 )  # fmt: skip
 
-    def _compare_calls(self, place: tuple[int, str], now: float) -> None:
+    def _compare_calls(self, place: tuple[int, str], now: float, mine: list[int]) -> None:
         """Where all hang at the same place, tell of the rank whose collective calls are odd."""
-        if self._compared == place:
-            return
-        mine = calls_made()
         self._store.set(f"calls/{self._rank}", f"{place[0]}:{','.join(map(str, mine))}")
         listened = [one for one, peer in self._peers.items() if not peer.done]
         if not self._store.check([f"calls/{one}" for one in listened]):
