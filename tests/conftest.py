@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# A shell starts jobs in its background deaf to interrupts, and they hand that on: the programs
+# that tests interrupt would never end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadlines: machines are shared. In CI the examples are the same every time.
 _PATIENT = (HealthCheck.too_slow, HealthCheck.data_too_large)
