@@ -160,3 +160,13 @@ def test_a_tensor_is_not_called():
 def test_arguments_are_a_tuple(given):
     with pytest.raises(SchemaError, match="arguments that are no tuple"):
         read_pickle(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + given + b"R.", "m", 0, 10_000)
+
+
+def test_a_key_that_holds_itself_many_times_over_takes_no_time():
+    """Sixteen levels of sixteen each are 10**19 parts, of a file of some hundred bytes."""
+    key: tuple[Any, ...] = ("a",)
+    for _ in range(16):
+        key = (key,) * 16
+    data = b"\x80\x02}" + pickle.dumps(key, 2)[2:-1] + b"K\x01s."
+    root, _ = read_pickle(data, "m.pkl", 0, 100_000)
+    assert [type(one) for one in root] == [Instance]

@@ -87,6 +87,7 @@ _WITHOUT_HASH = {
     f"{_DISTRIBUTED}filesystem._StorageInfo",
 }  # fmt: skip
 _DEEPEST = 16
+_MOST_LOOKED_AT = 1000
 _MOST_PARTS = 32  # a tuple may hold another many times over, and is hashed as often
 # Makers of tensors, arrays and what describes them: nothing that can be called in turn.
 _PLAIN_DATA = ("torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.nn.parameter.",
@@ -99,17 +100,23 @@ def is_plain_data(path: str) -> bool:
     return path.startswith(_PLAIN_DATA)
 
 
-def hashable(key: Any, depth: int = 0) -> bool:
+def hashable(key: Any) -> bool:
     """Return False where a loader fails, since no dict can hold such a key.
 
-    Instances of classes that are not known count as hashable, as most objects are.
+    Instances of classes that are not known count as hashable, as most objects are; and so
+    does what a tuple holds beyond a thousand different parts.
     """
-    if isinstance(key, (list, dict)):
-        return False
-    if isinstance(key, Instance):
-        return key.path not in _WITHOUT_HASH
-    if isinstance(key, tuple) and depth < _DEEPEST:
-        return all(hashable(one, depth + 1) for one in key[:_DEEPEST])
+    left = [key]
+    seen: set[int] = set()
+    while left and len(seen) < _MOST_LOOKED_AT:
+        one = left.pop()
+        if isinstance(one, (list, dict)):
+            return False
+        if isinstance(one, Instance) and one.path in _WITHOUT_HASH:
+            return False
+        if isinstance(one, tuple) and id(one) not in seen:
+            seen.add(id(one))  # a tuple may hold another many times over
+            left += one
     return True
 
 
