@@ -93,10 +93,6 @@ void push(std::vector<StatsNode> *nodes, StatsNode node) {
   nodes->push_back(node);
 }
 
-}  // namespace
-
-namespace {
-
 // a + b, on a larger scale where two that are finite are too large together.
 ScaledSquares added(double scale, double a, double b) noexcept {
   const double sum = a + b;

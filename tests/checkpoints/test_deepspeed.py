@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import socket
-import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import torch
+from jobs import run_job
 
 from ml_systems_debugger.checkpoints import scan
 
-HERE = Path(__file__).parent
 SHAPES = [
     OrderedDict({"a.weight": torch.Size([7, 5]), "a.bias": torch.Size([7])}),
     OrderedDict({"b.weight": torch.Size([3, 11]), "b.scale": torch.Size([])}),
@@ -172,12 +171,11 @@ def test_parameters_that_are_aligned_one_by_one(tmp_path: Path) -> None:
      ({"param_alignment_paddings": [[0, 0], [-1, 0]]}, "param_alignment_paddings"),
      ({"param_alignment_paddings": [[0, 0], [0, 60]]}, "its parameters take")],
 )  # fmt: skip
-@pytest.mark.parametrize("rank", [0])
 def test_what_does_not_add_up_is_incomplete(
-    tmp_path: Path, change: dict[str, object], said: str, rank: int
+    tmp_path: Path, change: dict[str, object], said: str
 ) -> None:
     folder = write(tmp_path, 2)
-    edited(folder, rank, change)
+    edited(folder, 0, change)
     report = scan(folder)
     assert report.status.value == "incomplete"
     assert any(said in sentence for sentence in report.unread)
@@ -192,8 +190,6 @@ def test_a_file_of_something_else_is_incomplete(tmp_path: Path) -> None:
 
 
 def test_only_names_that_its_checkpoints_have_pass_as_its_own(tmp_path: Path) -> None:
-    from zipfile import ZipFile
-
     folder = write(tmp_path, 2)
     path = folder / "mp_rank_00_model_states.pt"
     with ZipFile(path) as archive:
@@ -208,31 +204,16 @@ def test_only_names_that_its_checkpoints_have_pass_as_its_own(tmp_path: Path) ->
     assert [f.evidence["global"] for f in found] == ["deepspeed.runtime.utils.call"]
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not there")
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_checkpoints_of_the_real_writer(tmp_path: Path, stage: int) -> None:
     """Two processes over gloo train and save; the weights are those of DeepSpeed's conversion."""
-    port = free_port()
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / "write_deepspeed.py"), str(rank), "2", str(port),
-             str(tmp_path / "run"), str(stage)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for one in ranks:
-        output, _ = one.communicate(timeout=240)
-        assert one.returncode == 0, output
-    weights = torch.load(tmp_path / "run" / "weights.pt", weights_only=True)
-    (tmp_path / "run" / "weights.pt").unlink()
-    report = scan(tmp_path / "run")
+    run_job(
+        "write_deepspeed.py", tmp_path / "store", str(tmp_path / "run"), str(stage), seconds=240
+    )
+    weights = torch.load(run / "weights.pt", weights_only=True)
+    (run / "weights.pt").unlink()
+    report = scan(run)
     assert report.status.value == "sound", report
     records = {t.name: t for t in report.tensors if t.name.startswith("fp32.")}
     masters = {f"fp32.{n}": t for n, t in weights.items() if n != "0.bias"}  # bfloat16, frozen

@@ -1,35 +1,22 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from jobs import run_job
 from planting import check_report, planted
 
 from ml_systems_debugger.checkpoints import scan
 from ml_systems_debugger.core import SchemaError
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of two gloo processes, with rows, columns and nothing sharded."""
     root = tmp_path_factory.mktemp("dcp")
-    command = [sys.executable, str(HERE / "write_distributed.py")]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), "2", str(root / "store"), str(root / "checkpoint")],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for rank in ranks:
-        output, _ = rank.communicate(timeout=120)
-        assert rank.returncode == 0, output
+    run_job("write_distributed.py", root / "store", str(root / "checkpoint"), seconds=120)
     return root / "checkpoint"
 
 

@@ -1,6 +1,6 @@
 """Trains a small network with DeepSpeed over gloo and saves it; run once per rank.
 
-    python write_deepspeed.py RANK WORLD PORT FOLDER STAGE
+    python write_deepspeed.py RANK WORLD STORE FOLDER STAGE
 
 Beside the checkpoint it leaves `weights.pt`: what DeepSpeed's own conversion makes of it.
 """
@@ -12,14 +12,16 @@ import sys
 import warnings
 
 warnings.simplefilter("ignore")
-rank, world, port, folder, stage = sys.argv[1:]
-os.environ |= {"DS_ACCELERATOR": "cpu", "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world,
-               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
+rank, world, store, folder, stage = sys.argv[1:]
+os.environ |= {"DS_ACCELERATOR": "cpu", "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world}
 
 import deepspeed  # noqa: E402 - it looks at the environment
 import torch  # noqa: E402
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint  # noqa: E402
 
+torch.distributed.init_process_group(
+    "gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(world)
+)
 deepspeed.init_distributed("gloo")
 torch.manual_seed(0)
 model = torch.nn.Sequential(

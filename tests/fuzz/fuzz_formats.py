@@ -26,7 +26,6 @@ import time
 import traceback
 import tracemalloc
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -59,21 +58,12 @@ TRACED_EVERY = 16
 # ---- checkpoints --------------------------------------------------------------------------------
 
 
-def zipped(members: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return out.getvalue()
-
-
-def torch_members(value: Any) -> dict[str, bytes]:
+def torch_archive(value: Any) -> bytes:
     import torch
 
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    with zipfile.ZipFile(buffer) as archive:
-        return {n.partition("/")[2]: archive.read(n) for n in archive.namelist()}
+    return buffer.getvalue()
 
 
 class Checkpoints:
@@ -88,8 +78,8 @@ class Checkpoints:
             "w": torch.randn(6, 8), "view": torch.randn(8, 6).t()[1:4],
             "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "groups": [{"lr": 0.1}]},
         }  # fmt: skip
-        self.members = torch_members(values)
-        self.seeds["torch_pickle"] = [self.members["data.pkl"]]
+        self.archive = torch_archive(values)
+        self.seeds["torch_pickle"] = [mutate_checkpoints.pickle_of(self.archive)]
         self.deepspeed: dict[str, bytes] = {}
         folder = root / "seed"
         mutate_checkpoints.distributed_seed(folder)
@@ -118,9 +108,7 @@ class Checkpoints:
     def place(self, kind: str, data: bytes) -> Path:
         path = self.root / "file"
         if kind == "torch_pickle":
-            path.write_bytes(
-                zipped({f"m/{n}": d for n, d in {**self.members, "data.pkl": data}.items()})
-            )
+            path.write_bytes(mutate_checkpoints.with_pickle(self.archive, data))
         elif kind in self.deepspeed:
             path = self.root / kind
             whole = mutate_checkpoints.with_pickle(self.deepspeed[kind], data)

@@ -291,8 +291,7 @@ def _unknown(archive: TorchArchive) -> list[Any]:
 
 def _param_shapes(archive: TorchArchive) -> list[dict[str, tuple[int, ...]]]:
     """Return names and shapes of each parameter group; none where the file has none."""
-    root = archive.root
-    found = root.get("param_shapes") if isinstance(root, dict) else None
+    found = archive.root.get("param_shapes")
     if found is None:
         return []
     groups: list[Any] = found if isinstance(found, list) else [found]
@@ -311,10 +310,9 @@ def _is_shape(value: Any) -> bool:
 
 
 def _optimizer_state(archive: TorchArchive) -> dict[str, Any]:
-    root = archive.root
-    state = root.get("optimizer_state_dict") if isinstance(root, dict) else None
+    state = archive.root["optimizer_state_dict"]
     if not isinstance(state, dict):
-        raise SchemaError("no optimizer_state_dict", source=archive.source_name)
+        raise SchemaError("an optimizer_state_dict that is none", source=archive.source_name)
     return state
 
 

@@ -232,5 +232,5 @@ class Machine:
         self.memo[index] = self.top()
 
 
-def _all_text(args: Any) -> bool:
-    return isinstance(args, tuple) and all(isinstance(part, str) for part in args)
+def _all_text(args: tuple[Any, ...]) -> bool:
+    return all(isinstance(part, str) for part in args)

@@ -146,11 +146,11 @@ def safe_key(key: Any) -> Any:
     return Instance(None, key)
 
 
-def cannot_build(path: str, args: Any) -> bool:
+def cannot_build(path: str, args: tuple[Any, ...]) -> bool:
     """Return True where a loader fails, since no container is built of such arguments."""
     if path not in _LISTS | _TUPLES | _SETS | _FROZEN_SETS:
         return False
-    if not isinstance(args, tuple) or len(args) > 1:
+    if len(args) > 1:
         return True
     inner = args[0] if args else ()
     if isinstance(inner, (int, float, type(None), Global)):
@@ -159,10 +159,8 @@ def cannot_build(path: str, args: Any) -> bool:
     return any(isinstance(one, (str, bytes, float, list, tuple, dict, type(None))) for one in sizes)
 
 
-def plain_container(path: str, args: Any) -> Any:
+def plain_container(path: str, args: tuple[Any, ...]) -> Any:
     """Return the container that a well-known builder makes, or None."""
-    if not isinstance(args, tuple):
-        return None
     if path in _DICTS:
         if len(args) == 1 and isinstance(args[0], (list, tuple)):
             pairs = args[0]
@@ -170,7 +168,7 @@ def plain_container(path: str, args: Any) -> Any:
                 return {safe_key(k): v for k, v in pairs}
         return {}
     for paths, kind in ((_LISTS, list), (_TUPLES, tuple), (_SETS, list), (_FROZEN_SETS, tuple)):
-        if path in paths and len(args) <= 1:
+        if path in paths:
             inner = args[0] if args else ()
             return kind(inner) if isinstance(inner, (list, tuple)) else None
     return None
