@@ -208,9 +208,8 @@ def test_only_names_that_its_checkpoints_have_pass_as_its_own(tmp_path: Path) ->
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_checkpoints_of_the_real_writer(tmp_path: Path, stage: int) -> None:
     """Two processes over gloo train and save; the weights are those of DeepSpeed's conversion."""
-    run_job(
-        "write_deepspeed.py", tmp_path / "store", str(tmp_path / "run"), str(stage), seconds=240
-    )
+    run = tmp_path / "run"
+    run_job("write_deepspeed.py", tmp_path / "store", str(run), str(stage), seconds=240)
     weights = torch.load(run / "weights.pt", weights_only=True)
     (run / "weights.pt").unlink()
     report = scan(run)
