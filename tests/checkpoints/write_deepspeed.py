@@ -24,8 +24,9 @@ torch.distributed.init_process_group(
 )
 deepspeed.init_distributed("gloo")
 torch.manual_seed(0)
+# Even sizes: what ZeRO 3 fills odd ones up with is memory as it was, NaN at times.
 model = torch.nn.Sequential(
-    torch.nn.Linear(12, 17), torch.nn.LayerNorm(17), torch.nn.ReLU(), torch.nn.Linear(17, 5)
+    torch.nn.Linear(12, 18), torch.nn.LayerNorm(18), torch.nn.ReLU(), torch.nn.Linear(18, 6)
 )
 model[0].bias.requires_grad_(False)  # frozen weights are kept apart
 decayed = [model[0].weight, model[3].weight]
