@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import time
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -126,16 +127,50 @@ def test_keys_of_other_kinds_are_kept(protocol):
 @pytest.mark.parametrize(
     "call",
     [b"ctorch\nSize\nK\x07\x85R", b"ctorch\nSize\nU\x01a\x85\x85R", b"cbuiltins\ntuple\nN\x85R",
-     b"cbuiltins\nset\n]](K\x01e\x86R", b"cbuiltins\nlist\ncbuiltins\nlist\n\x85R"],
-    ids=["size of a number", "size of text", "tuple of None", "set of two", "list of a class"],
+     b"cbuiltins\nset\n]](K\x01e\x86R", b"cbuiltins\nlist\ncbuiltins\nlist\n\x85R",
+     b"cbuiltins\nset\n](]e\x85R", b"cbuiltins\nfrozenset\n](]e\x85R",
+     b"cbuiltins\ndict\nK\x05\x85R", b"cbuiltins\ndict\n](K\x05e\x85R",
+     b"cbuiltins\ndict\n](U\x03abce\x85R", b"cbuiltins\ndict\n]]\x86R",
+     b"ccollections\nOrderedDict\n](]K\x01\x86e\x85R",
+     b"ccollections\ndefaultdict\nK\x01\x85R", b"ccollections\nCounter\n](]e\x85R"],
+    ids=["size of a number", "size of text", "tuple of None", "set of two", "list of a class",
+         "set of a list", "frozen set of a list", "dict of a number", "dict of numbers",
+         "dict of two lists", "dict of two", "key of a list", "default of a number",
+         "counts of a list"],
 )  # fmt: skip
 def test_a_container_of_what_it_cannot_be_built_of_is_refused(call):
     with pytest.raises(SchemaError, match="what it cannot be built of"):
         read_pickle(b"\x80\x02" + call + b".", "m.pkl", 0, 10_000)
 
 
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"\x8f(]\x90", "a set of what has no hash"), (b"(]\x91", "a set of what has no hash"),
+     (b"](K\x01\x90", "adds to what is no set"), (b"\x8f(K\x01e", "appends to what is no list"),
+     (b"\x8fK\x01a", "appends to what is no list")],
+)  # fmt: skip
+def test_sets_hold_what_has_a_hash_and_are_no_lists(data, reason):
+    with pytest.raises(SchemaError, match=reason):
+        read_pickle(b"\x80\x04" + data + b".", "m.pkl", 0, 10_000)
+
+
+def test_a_key_that_is_used_many_times_over_is_looked_at_once():
+    # A tuple of two thousand empty tuples as the first key and as two hundred thousand others
+    wide = b"(" + b"".join(b"K%c\x85" % (n % 256) for n in range(2000)) + b"tq\x01"
+    data = b"\x80\x02}(" + wide + b"N" + b"h\x01N" * 200_000 + b"u."
+    began = time.process_time()
+    root, _ = read_pickle(data, "m.pkl", 0, 1 << 30)
+    assert len(root) >= 1
+    assert time.process_time() - began < 20  # half a second; looked at each time, a minute
+
+
 def test_containers_are_built_of_what_they_are_built_of():
     for call, made in [
+        (b"ccollections\nCounter\n}U\x01aK\x02s\x85R", {"a": 2}),
+        (b"ccollections\nCounter\nN\x85R", {}),
+        (b"ccollections\nCounter\n](K\x01K\x01e\x85R", {}),
+        (b"ccollections\nOrderedDict\n](U\x02abU\x01cK\x01\x86e\x85R", {"a": "b", "c": 1}),
+        (b"ccollections\ndefaultdict\ncbuiltins\nlist\n}U\x01aK\x02s\x86R", {"a": 2}),
         (b"ctorch\nSize\n)R", ()),
         (b"ctorch\nSize\n(K\x02K\x03t\x85R", (2, 3)),
         (b"cbuiltins\nset\n](K\x02U\x01ae\x85R", [2, "a"]),

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ._standins import Members
+
 if TYPE_CHECKING:
     from ._pickle import Machine
 
@@ -82,6 +84,11 @@ def _set_items(m: Machine) -> None:
 def _append_all(m: Machine) -> None:
     items = m.since_mark()
     m.append_all(m.top(), items)
+
+
+def _add_all(m: Machine) -> None:
+    items = m.since_mark()
+    m.add_all(m.top(), items)
 
 
 def _stack_global(m: Machine) -> None:
@@ -161,11 +168,11 @@ def _table() -> list[Callable[[Machine], None] | None]:
         b"C": lambda m: m.raw(_u1(m)), b"B": lambda m: m.raw(_u4(m)),
         b"\x8e": lambda m: m.raw(_u8(m)), b"\x96": lambda m: m.raw(_u8(m)),
         b")": lambda m: m.push((), 8), b"]": lambda m: m.push([], 72),
-        b"}": lambda m: m.push({}, 80), b"\x8f": lambda m: m.push([], 72),
+        b"}": lambda m: m.push({}, 80), b"\x8f": lambda m: m.push(Members(), 72),
         b"t": lambda m: m.push(tuple(m.since_mark()), 56), b"\x85": _tuple(1),
         b"\x86": _tuple(2), b"\x87": _tuple(3),
         b"l": lambda m: m.push(m.since_mark(), 72), b"d": _dict_of_mark,
-        b"\x91": lambda m: m.push(tuple(m.since_mark()), 72), b"\x90": _append_all,
+        b"\x91": lambda m: m.push(tuple(m.members(m.since_mark())), 72), b"\x90": _add_all,
         b"s": _set_item, b"u": _set_items, b"a": _append, b"e": _append_all,
         b"c": lambda m: m.global_of(m.text_line(), m.text_line()), b"\x93": _stack_global,
         b"R": _reduce, b"\x81": _reduce, b"\x92": _new_object_ex, b"i": _inst, b"o": _obj,

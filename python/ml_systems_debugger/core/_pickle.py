@@ -9,11 +9,11 @@ from ._opcodes import TABLE
 from ._standins import (
     Global,
     Instance,
+    Members,
     Persistent,
-    cannot_build,
+    built,
     hashable,
     is_plain_data,
-    plain_container,
     safe_key,
 )
 from .errors import SchemaError
@@ -40,6 +40,7 @@ class Machine:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
         self.globals: dict[tuple[str, str], Global] = {}
+        self.hashed: dict[int, tuple[Any, ...]] = {}  # tuples that were looked at
         self.done = False
 
     def fail(self, reason: str, value: object = None) -> NoReturn:
@@ -176,11 +177,12 @@ class Machine:
             self.fail("calls what cannot be called", maker)
         if isinstance(maker, Global):
             maker.called = True
-            if cannot_build(maker.path, args):
+            try:
+                plain = built(maker.path, args, self.hashed)
+            except TypeError:
                 self.fail(f"builds a {maker.name} of what it cannot be built of", args)
-            plain = plain_container(maker.path, args)
             if plain is not None:
-                self.push(plain, 80 + 8 * len(plain))
+                self.push(plain, 80 + (60 if isinstance(plain, dict) else 8) * len(plain))
                 return
             if maker.module.startswith("pathlib") and not _all_text(args):
                 self.fail("builds a path of what is no text")
@@ -197,7 +199,7 @@ class Machine:
             self.fail("sets an item of what is no dict")
         self.spend(60 * len(items))
         for at in range(0, len(items), 2):
-            if not hashable(items[at]):
+            if not hashable((items[at],), self.hashed):
                 self.fail("holds a dict with a key that has no hash", items[at])
             target[safe_key(items[at])] = items[at + 1]
 
@@ -206,10 +208,23 @@ class Machine:
             if not isinstance(target.items, list):
                 target.items = []
             target = target.items
-        if not isinstance(target, list):
+        if not isinstance(target, list) or isinstance(target, Members):
             self.fail("appends to what is no list")
         self.spend(9 * len(items))
         target.extend(items)
+
+    def members(self, items: list[Any]) -> list[Any]:
+        """Return what a set or a frozen set is to hold."""
+        if not hashable(items, self.hashed):
+            self.fail("holds a set of what has no hash")
+        self.spend(9 * len(items))
+        return items
+
+    def add_all(self, target: Any, items: list[Any]) -> None:
+        if not isinstance(target, (Members, Instance)):
+            self.fail("adds to what is no set")
+        if isinstance(target, Members):
+            target.extend(self.members(items))
 
     def build_state(self) -> None:
         state = self.pop()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from .shown import shown
 
-__all__ = ["Global", "Instance", "Persistent", "cannot_build", "hashable", "is_plain_data",
-           "plain_container", "safe_key"]  # fmt: skip
+__all__ = ["Global", "Instance", "Members", "Persistent", "built", "hashable", "is_plain_data",
+           "safe_key"]  # fmt: skip
 
 
 class Global:
@@ -72,6 +73,10 @@ class Persistent:
         self.key = key
 
 
+class Members(list[Any]):
+    """What a set holds, some of it perhaps twice: only a list never asks for a hash."""
+
+
 _DICTS = {"collections.OrderedDict", "collections.defaultdict", "builtins.dict",
           "__builtin__.dict", "collections.Counter"}  # fmt: skip
 _LISTS = {"builtins.list", "__builtin__.list"}
@@ -79,15 +84,17 @@ _TUPLES = {"torch.Size", "builtins.tuple", "__builtin__.tuple"}
 _SETS = {"builtins.set", "__builtin__.set"}
 _FROZEN_SETS = {"builtins.frozenset", "__builtin__.frozenset"}
 _DISTRIBUTED = "torch.distributed.checkpoint."
-# Data classes that compare by value and may change: Python gives them no hash.
+# What compares by value and may change: Python gives it no hash.
 _WITHOUT_HASH = {
     *(f"{_DISTRIBUTED}metadata.{name}" for name in (
         "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "StorageMeta",
         "TensorProperties", "TensorStorageMetadata")),
     f"{_DISTRIBUTED}filesystem._StorageInfo",
+    "builtins.bytearray", "__builtin__.bytearray", "builtins.slice", "__builtin__.slice",
+    "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
 }  # fmt: skip
+_NO_SIZES = (str, bytes, float, list, tuple, dict, type(None))
 _DEEPEST = 16
-_MOST_LOOKED_AT = 1000
 _MOST_PARTS = 32  # a tuple may hold another many times over, and is hashed as often
 # Makers of tensors, arrays and what describes them: nothing that can be called in turn.
 _PLAIN_DATA = ("torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.nn.parameter.",
@@ -100,22 +107,27 @@ def is_plain_data(path: str) -> bool:
     return path.startswith(_PLAIN_DATA)
 
 
-def hashable(key: Any) -> bool:
-    """Return False where a loader fails, since no dict can hold such a key.
+def hashable(keys: Iterable[Any], known: dict[int, tuple[Any, ...]]) -> bool:
+    """Return False where a loader fails, since no dict or set can hold such keys.
 
-    Instances of classes that are not known count as hashable, as most objects are; and so
-    does what a tuple holds beyond a thousand different parts.
+    Parameters
+    ----------
+    keys : iterable
+    known : dict
+        Tuples that were looked at before, by `id`: one may hold another many times over, and a
+        pickle may use one many times, so each is looked at once. It is added to.
+
+    Instances of classes that are not known count as hashable, as most objects are.
     """
-    left = [key]
-    seen: set[int] = set()
-    while left and len(seen) < _MOST_LOOKED_AT:
+    left = list(keys)
+    while left:
         one = left.pop()
         if isinstance(one, (list, dict)):
             return False
         if isinstance(one, Instance) and one.path in _WITHOUT_HASH:
             return False
-        if isinstance(one, tuple) and id(one) not in seen:
-            seen.add(id(one))  # a tuple may hold another many times over
+        if isinstance(one, tuple) and id(one) not in known:
+            known[id(one)] = one
             left += one
     return True
 
@@ -146,29 +158,71 @@ def safe_key(key: Any) -> Any:
     return Instance(None, key)
 
 
-def cannot_build(path: str, args: tuple[Any, ...]) -> bool:
-    """Return True where a loader fails, since no container is built of such arguments."""
-    if path not in _LISTS | _TUPLES | _SETS | _FROZEN_SETS:
-        return False
-    if len(args) > 1:
-        return True
-    inner = args[0] if args else ()
-    if isinstance(inner, (int, float, type(None), Global)):
-        return True
-    sizes = inner if path == "torch.Size" and isinstance(inner, (list, tuple)) else ()
-    return any(isinstance(one, (str, bytes, float, list, tuple, dict, type(None))) for one in sizes)
+def built(path: str, args: tuple[Any, ...], known: dict[int, tuple[Any, ...]]) -> Any:
+    """Return the container that a well-known builder makes, or None.
 
+    Parameters
+    ----------
+    path : str
+        Path of the builder.
+    args : tuple
+    known : dict
+        As of `hashable`.
 
-def plain_container(path: str, args: tuple[Any, ...]) -> Any:
-    """Return the container that a well-known builder makes, or None."""
+    Raises
+    ------
+    TypeError
+        Where a loader fails, since no container is built of such arguments.
+    """
     if path in _DICTS:
-        if len(args) == 1 and isinstance(args[0], (list, tuple)):
-            pairs = args[0]
-            if all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
-                return {safe_key(k): v for k, v in pairs}
-        return {}
-    for paths, kind in ((_LISTS, list), (_TUPLES, tuple), (_SETS, list), (_FROZEN_SETS, tuple)):
-        if path in paths:
-            inner = args[0] if args else ()
-            return kind(inner) if isinstance(inner, (list, tuple)) else None
-    return None
+        return {safe_key(key): value for key, value in _entries(path, args, known)}
+    if path not in _LISTS | _TUPLES | _SETS | _FROZEN_SETS:
+        return None
+    inner = args[0] if args else ()
+    if len(args) > 1 or isinstance(inner, (int, float, type(None), Global)):
+        raise TypeError
+    if not isinstance(inner, (list, tuple)):
+        return None
+    if path == "torch.Size" and any(isinstance(one, _NO_SIZES) for one in inner):
+        raise TypeError
+    if path in _SETS | _FROZEN_SETS and not hashable(inner, known):
+        raise TypeError
+    if path in _SETS:
+        return Members(inner)
+    return list(inner) if path in _LISTS else tuple(inner)
+
+
+def _entries(
+    path: str, args: tuple[Any, ...], known: dict[int, tuple[Any, ...]]
+) -> list[tuple[Any, Any]]:
+    """Return the pairs of a dict that is built of arguments.
+
+    Of instances, which may give out pairs or not, none are known; nor of what a counter counts.
+    """
+    if path == "collections.defaultdict" and args:
+        if not isinstance(args[0], (Global, Instance, type(None))):
+            raise TypeError  # what makes the values that are missing has to be callable
+        args = args[1:]
+    if len(args) > 1:
+        raise TypeError
+    inner = args[0] if args else {}
+    if isinstance(inner, Instance):
+        return []
+    if isinstance(inner, dict):
+        return list(inner.items())
+    if path == "collections.Counter" and isinstance(inner, (list, tuple, str, bytes, type(None))):
+        if isinstance(inner, (list, tuple)) and not hashable(inner, known):
+            raise TypeError
+        return []
+    if not isinstance(inner, (list, tuple, str, bytes)):
+        raise TypeError
+    pairs: list[tuple[Any, Any]] = []
+    for one in inner:
+        if isinstance(one, Instance):
+            continue
+        if not isinstance(one, (list, tuple, str, bytes, dict)) or len(one) != 2:
+            raise TypeError
+        pairs.append(tuple(one))
+    if not hashable((key for key, _ in pairs), known):
+        raise TypeError
+    return pairs
