@@ -24,9 +24,10 @@ torch.distributed.init_process_group(
 )
 deepspeed.init_distributed("gloo")
 torch.manual_seed(0)
-# Even sizes: what ZeRO 3 fills odd ones up with is memory as it was, NaN at times.
+# Odd sizes, which ZeRO 3 fills up with memory as it was; here it is NaN each time.
+torch.use_deterministic_algorithms(True)
 model = torch.nn.Sequential(
-    torch.nn.Linear(12, 18), torch.nn.LayerNorm(18), torch.nn.ReLU(), torch.nn.Linear(18, 6)
+    torch.nn.Linear(12, 17), torch.nn.LayerNorm(17), torch.nn.ReLU(), torch.nn.Linear(17, 5)
 )
 model[0].bias.requires_grad_(False)  # frozen weights are kept apart
 decayed = [model[0].weight, model[3].weight]

@@ -34,7 +34,7 @@ DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
 
 STRUCTURE = {
     "duplicate_name", "pickle_global", "empty", "missing_shard", "extra_shard", "missing_tensor",
-    "extra_tensor", "incomplete_tensor", "truncated", "expanded_view",
+    "extra_tensor", "incomplete_tensor", "truncated", "expanded_view", "not_weights_only",
 }  # fmt: skip
 _EXACT = ("size", "nan", "posinf", "neginf", "zero", "min", "max", "absmax")
 

@@ -58,6 +58,7 @@ class TorchArchive:
     source_name: str
     root: Any
     globals: list[Global]
+    opcodes: set[int]
     members: dict[str, Member]
     prefix: str
     swapped: bool
@@ -153,11 +154,17 @@ def open_archive(
     member = members[pickles[0]]
     window = source.size if length is None else length
     references: list[Persistent] = []
+    opcodes: set[int] = set()
     root, names = read_pickle(
-        data, source.name, member.offset, 2 * window + (64 << 20), references=references
+        data,
+        source.name,
+        member.offset,
+        2 * window + (64 << 20),
+        references=references,
+        opcodes=opcodes,
     )
     archive = TorchArchive(
-        file, source.name, root, names, members, prefix, text == b"big", source.key,
+        file, source.name, root, names, opcodes, members, prefix, text == b"big", source.key,
         source.checksums,
     )  # fmt: skip
     for key in {id(one.key): one.key for one in references}.values():

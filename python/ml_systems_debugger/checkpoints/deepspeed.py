@@ -15,6 +15,7 @@ from ._layouts import Piece, Pieces
 from ._place import Place
 from ._source import open_source
 from ._torch import TorchArchive, TorchTensor, open_archive, tensor_of
+from ._zero_padding import counts_of, share_of, values_of, without_padding
 from .contract import CheckpointFormat, TensorInfo, formats
 from .dtypes import DTYPES
 from .finding import CheckpointFinding
@@ -24,6 +25,11 @@ __all__ = ["DeepSpeedFormat"]
 
 _MODEL = re.compile(r"(?:zero_pp_rank_(\d+)_)?mp_rank_(\d+)(?:_\d+)?_model_states\.pt")
 _OPTIMIZER = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
+
+_FLAT = re.compile(
+    r"optimizer_state_dict\.(?:fp32_flat_groups\.(\d{1,9})"
+    r"|optimizer_state_dict\.state\.(\d{1,9})\.\w+)"
+)
 
 # What its own checkpoints name, by whole names: data only. A prefix would let through what its
 # modules have imported.
@@ -54,7 +60,8 @@ class DeepSpeedFormat(CheckpointFormat):
     ``param_shapes`` and the flat fp32 partitions of all ranks are there, the
     fp32 master weights are judged once more by parameter, under
     ``fp32.<name>``: ZeRO 1 and 2 cut each group's flat buffer into one piece
-    per rank, ZeRO 3 cuts each parameter. ZeRO-3 model states hold no weights.
+    per rank, ZeRO 3 cuts each parameter. ZeRO-3 model states hold no weights, and what
+    it fills its parts up with is left out: see `_zero_padding`.
     Source: DeepSpeed's own conversion script, ``zero_to_fp32``.
     """
 
@@ -80,6 +87,7 @@ class DeepSpeedFormat(CheckpointFormat):
         self._ranks(files)
         models: dict[int, TorchArchive] = {}
         optimizers: dict[int, dict[int, TorchArchive]] = {}
+        waiting: dict[tuple[int, int], list[TensorInfo]] = {}
         for file in files:
             try:
                 with self.folder.open(file) as source:
@@ -91,11 +99,16 @@ class DeepSpeedFormat(CheckpointFormat):
                 self.unread.append(str(error))
                 continue
             self.findings.extend(shared_storages(found))
-            yield from found
             if match := _OPTIMIZER.fullmatch(file):
                 optimizers.setdefault(int(match[2]), {})[int(match[1])] = archive
-            elif match := _MODEL.fullmatch(file):
+                waiting[int(match[2]), int(match[1])] = found
+                continue
+            if match := _MODEL.fullmatch(file):
                 models.setdefault(int(match[2]), archive)
+                found = _frozen(found, archive, int(match[1]) if match[1] else None)
+            yield from found
+        for (mp, rank), found in sorted(waiting.items()):
+            yield from self._used(found, rank, models.get(mp), optimizers[mp])
         for rank, model in sorted(models.items()):
             prefix = "fp32." if len(models) == 1 else f"fp32.mp_rank_{rank:02d}."
             yield from self._weights(model, optimizers.get(rank, {}), prefix)
@@ -110,6 +123,36 @@ class DeepSpeedFormat(CheckpointFormat):
             self.findings.append(
                 CheckpointFinding.of("missing_shard", "critical", message, ranks=lost[:100])
             )
+
+    def _used(
+        self,
+        found: list[TensorInfo],
+        rank: int,
+        model: TorchArchive | None,
+        ranks: dict[int, TorchArchive],
+    ) -> list[TensorInfo]:
+        """Return the tensors of a rank's optimizer states, of flat ones what ZeRO 3 uses."""
+        if model is None:
+            return found
+        try:
+            state = _optimizer_state(ranks[rank])
+            if _stage(state.get("zero_stage", 2)) != 3:
+                return found
+            world = _world(state, ranks[rank].source_name)
+            sizes = [flat.size for flat in _flat_groups(ranks[rank], 3)]
+            counts = counts_of(_param_shapes(model))
+        except SchemaError:
+            return found  # told where the weights are put together
+        if sum(share_of(count, rank, world)[1] for count in counts) != sum(sizes):
+            return found
+        values = values_of(counts, rank, world)
+        out = []
+        for info in found:
+            match = _FLAT.fullmatch(info.name.partition(":")[2])
+            number = int(match[1] or match[2]) if match else len(sizes)
+            flat = info.layout is None and number < len(sizes) and info.shape == (sizes[number],)
+            out.append(without_padding(info, sum(sizes[:number]), values) if flat else info)
+        return out
 
     def _weights(
         self, model: TorchArchive, ranks: dict[int, TorchArchive], prefix: str
@@ -144,6 +187,23 @@ class DeepSpeedFormat(CheckpointFormat):
         else:
             gaps = _paddings(state.get("param_alignment_paddings"), shapes)
             yield from _by_group(shapes, gaps, flat, prefix)
+
+
+def _frozen(found: list[TensorInfo], model: TorchArchive, rank: int | None) -> list[TensorInfo]:
+    """Return the tensors of model states, of parts of frozen weights what ZeRO 3 uses."""
+    shapes, world = model.root.get("frozen_param_shapes"), model.root.get("dp_world_size")
+    if rank is None or not isinstance(shapes, dict) or type(world) is not int or world < 1:
+        return found
+    out = []
+    for info in found:
+        name = info.name.partition(":frozen_param_fragments.")[2]
+        shape = shapes.get(name)
+        if name and isinstance(shape, tuple) and _is_shape(shape) and info.layout is None:
+            mine, share = share_of(prod(shape), rank, world)
+            if info.shape == (share,):
+                info = without_padding(info, 0, [(0, mine)] if mine else [])
+        out.append(info)
+    return out
 
 
 def _looks_saved(archive: TorchArchive, file: str) -> None:
@@ -222,10 +282,10 @@ def _by_parameter(
     for group in shapes:
         for name, shape in group.items():
             count = prod(shape)
-            share = -(-count // len(ranks))
+            share = share_of(count, 0, len(ranks))[1]
             pieces: list[Piece] = []
             for rank, groups in enumerate(ranks):
-                mine = max(0, min(share, count - rank * share))
+                mine, _ = share_of(count, rank, len(ranks))
                 held = sum(p.size for p in groups)
                 if at + mine > held:
                     raise SchemaError(

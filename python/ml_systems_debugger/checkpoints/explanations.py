@@ -67,6 +67,9 @@ EXPLANATIONS: Mapping[str, str] = MappingProxyType(
         "pickle_global": "A loader that unpickles imports and may call what is named here, with "
         "all rights of the user. Load with a reader of weights alone, or convert to safetensors; "
         "names of a framework's own classes need its code to load.",
+        "not_weights_only": "torch.load loads weights alone by default, and knows few names and "
+        "codes. Allow the names with torch.serialization.add_safe_globals where they are of your "
+        "own, or save tensors and plain numbers only, with the default protocol.",
         "empty": "There is nothing to load: the save failed, or this is not the file that is "
         "meant.",
         "newly_not_finite": "It broke between the two checkpoints: look for the step in the logs "

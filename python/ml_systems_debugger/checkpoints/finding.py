@@ -39,6 +39,7 @@ CODES: Mapping[str, tuple[FailureMode, str]] = MappingProxyType(
         "strange_name": (FailureMode.CORRUPT_CHECKPOINT, "control characters in a name"),
         "strange_header": (FailureMode.CORRUPT_CHECKPOINT, "a header that some readers refuse"),
         "pickle_global": (FailureMode.CORRUPT_CHECKPOINT, "code that a loader would import or run"),
+        "not_weights_only": (FailureMode.CORRUPT_CHECKPOINT, "what torch.load refuses by default"),
         "empty": (FailureMode.CORRUPT_CHECKPOINT, "no tensors"),
         "newly_not_finite": (FailureMode.NAN_DETECTED, "finite before, not finite now"),
         "frozen": (FailureMode.FROZEN_PARAMETERS, "did not change while others did"),

@@ -14,6 +14,7 @@ from ._layouts import Swapped
 from ._place import Place
 from ._strided import Strided
 from ._torch import TorchArchive, named_tensors, open_archive, tensor_of
+from ._weights_only import judge_weights_only
 from ._zip import looks_like_zip
 from .contract import CheckpointFormat, TensorInfo, formats
 from .finding import CheckpointFinding
@@ -112,10 +113,14 @@ class TorchFormat(CheckpointFormat):
         with self.folder.open(self.path.name) as source:
             archive = open_archive(source, self.path.name)
         self.findings.extend(judge_globals(archive.globals, self.path.name))
+        code = sorted(n for n in archive.members if n.startswith(f"{archive.prefix}code/"))
+        if not code:  # torch.load does not read those
+            self.findings.extend(
+                judge_weights_only(archive.globals, archive.opcodes, self.path.name)
+            )
         found = list(archive_tensors(archive, "", self.unread))
         self.findings.extend(shared_storages(found))
         self.findings.extend(expanded_views(found))
-        code = sorted(n for n in archive.members if n.startswith(f"{archive.prefix}code/"))
         if code:
             self.metadata["torchscript"] = True
             self.findings.append(

@@ -41,6 +41,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
         self.globals: dict[tuple[str, str], Global] = {}
         self.hashed: dict[int, tuple[Any, ...]] = {}  # tuples that were looked at
+        self.used = bytearray(256)  # by opcode, whether it was met
         self.done = False
 
     def fail(self, reason: str, value: object = None) -> NoReturn:
@@ -96,7 +97,7 @@ class Machine:
 
     def run(self) -> tuple[Any, list[Global]]:
         table = TABLE
-        data, size = self.data, len(self.data)
+        data, size, used = self.data, len(self.data), self.used
         while not self.done:
             if self.at >= size:
                 self.fail("is cut off")
@@ -106,6 +107,7 @@ class Machine:
             if step is None:
                 self.at -= 1
                 self.fail("holds an opcode that no plain data needs", f"0x{code:02x}")
+            used[code] = 1
             step(self)
         if self.at != size:
             self.fail("is followed by further bytes", size - self.at)

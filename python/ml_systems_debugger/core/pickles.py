@@ -24,6 +24,7 @@ def read_pickle(
     budget: int,
     *,
     references: list[Persistent] | None = None,
+    opcodes: set[int] | None = None,
 ) -> tuple[Any, list[Global]]:  # fmt: skip
     """Return the object in `data` and every global that it names, in order.
 
@@ -39,6 +40,9 @@ def read_pickle(
         Gets all that it refers to beside it (persistent ids), as torch's do to storages, whether
         the object holds it or not; without it, it may refer to nothing.
 
+    opcodes : set, optional
+        Gets the codes that it uses.
+
     Raises
     ------
     SchemaError
@@ -50,4 +54,8 @@ def read_pickle(
     >>> read_pickle(pickle.dumps({"step": 3}), "run.pkl", 0, 10_000)
     ({'step': 3}, [])
     """
-    return Machine(data, source, offset, budget, references=references).run()
+    machine = Machine(data, source, offset, budget, references=references)
+    found = machine.run()
+    if opcodes is not None:
+        opcodes.update(code for code in range(256) if machine.used[code])
+    return found
