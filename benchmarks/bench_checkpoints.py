@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -141,15 +142,19 @@ def measured(
 ) -> dict[str, float]:
     """Return the median GB/s of each case over interleaved rounds.
 
-    Hot rounds fill the page cache anew, every file in the same way: how fast it can be read
-    hangs on the pieces of memory that it found.
+    Hot rounds fill the page cache anew, in an order that changes, as does that of the cases: how
+    fast a file can be read hangs on the pieces of memory that it found.
     """
+    order = random.Random(0)
     speeds: dict[str, list[float]] = {name: [] for name in cases}
+    paths = sorted({path for _, path in cases.values()})
     for _ in range(rounds):
-        for path in () if cold else {path for _, path in cases.values()}:
+        order.shuffle(paths)
+        for path in () if cold else paths:
             drop(path)
+        for path in () if cold else paths:
             plain_read(path)
-        for name, (run, path) in cases.items():
+        for name, (run, path) in order.sample(list(cases.items()), len(cases)):
             if cold:
                 drop(path)
             began = time.perf_counter()
@@ -186,6 +191,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--memory", action="store_true", help="peak memory alone")
     parser.add_argument("--shards", type=int, default=50)
+    parser.add_argument("--torch", action="store_true", help="the .pt beside safetensors alone")
     parser.add_argument("--cold", action="store_true", help="measure cold reads too")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
@@ -208,6 +214,10 @@ def main() -> None:
             "scan safetensors --direct": (lambda p: scan(p, "direct"), path),
             "scan safetensors --mmap": (lambda p: scan(p, "mmap"), path),
         }
+        if arguments.torch:
+            cases = {name: cases[name] for name in list(cases)[:4]}
+            show("hot", measured(cases, arguments.rounds, False))
+            return
         slow = {"safe_open + torch.isfinite": (torch_isfinite, path)}
         print(f"{path.stat().st_size / 1e9:.2f} GB of float32, {os.cpu_count()} cores, "
               f"load {os.getloadavg()[0]:.1f}")  # fmt: skip

@@ -238,7 +238,7 @@ def main() -> None:
                 (corpus / hashlib.sha1(data, usedforsecurity=False).hexdigest()).write_bytes(data)
         atheris.Setup(
             [sys.argv[0], str(corpus), f"-max_total_time={arguments.seconds}", "-max_len=65536",
-             "-timeout=60", "-rss_limit_mb=3000", "-print_final_stats=1", "-verbosity=1",
+             "-timeout=300", "-rss_limit_mb=3000", "-print_final_stats=1", "-verbosity=1",
              f"-artifact_prefix={corpus.parent}/found-"],
             campaign, custom_mutator=campaign.mutate,
         )  # fmt: skip
