@@ -130,6 +130,12 @@ def test_divergence_is_no_overfitting() -> None:
     assert not OverfittingDetector().detect(run(loss=loss, val_loss=held_out(val))).detected
 
 
+def test_overfitting_of_a_training_loss_alone_says_what_is_lacking() -> None:
+    found = OverfittingDetector().detect(run(loss=falling(3, 900)))
+    assert found.outcome is Outcome.NOT_APPLICABLE
+    assert found.reason == "no series of held-out loss is in the input"
+
+
 def test_without_a_training_loss_it_is_medium() -> None:
     val = np.concatenate([np.linspace(2, 0.8, 8), np.linspace(0.85, 1.6, 10)])
     found = OverfittingDetector().detect(run(val_loss=held_out(val)))

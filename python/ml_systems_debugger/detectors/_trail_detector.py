@@ -252,14 +252,19 @@ class TrailDetector(BaseDetector):
             finding_id,
         )
 
+    def _wanted(self) -> str:
+        """Return what a run needs, in the words of a message, for anything to be judged."""
+        return ", ".join(self.get_required_signals())
+
     def conclude(self, state: FoldState) -> DetectionResult:
         """Return what `state` says of the run so far; changes nothing."""
         trails = state["trail"]
         followed = [(key, Trail(trails[at])) for at, key in enumerate(state.keys)]
         subjects = [(key, trail) for key, trail in followed if self.enough(key) is not None]
         if not subjects:
-            wanted = ", ".join(self.get_required_signals())
-            return self._silent(Outcome.NOT_APPLICABLE, f"no series of {wanted} is in the input")
+            return self._silent(
+                Outcome.NOT_APPLICABLE, f"no series of {self._wanted()} is in the input"
+            )
         ready = [(k, t) for k, t in subjects if t.count >= (self.enough(k) or 0)]
         findings = self._findings(state, ready, followed)
         if not ready and not findings:

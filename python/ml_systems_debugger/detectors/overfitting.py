@@ -144,6 +144,10 @@ class OverfittingDetector(TrailDetector):
         held = key.name == "loss" and key.kind is SeriesKind.SCALAR and key.layer is None
         return self.min_points if held and key.held_out else None
 
+    def _wanted(self) -> str:
+        """Return that a loss of held-out data is needed: one of training alone says nothing."""
+        return "held-out loss"
+
     def judge(self, key: SeriesKey, trail: Trail) -> Verdict | None:
         """Judge one held-out loss by itself."""
         values, steps, width = trail.entries
