@@ -154,6 +154,18 @@ def test_sets_hold_what_has_a_hash_and_are_no_lists(data, reason):
         read_pickle(b"\x80\x04" + data + b".", "m.pkl", 0, 10_000)
 
 
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [(b"K\x01a", "appends to what is no list"), (b"(K\x01e", "appends to what is no list"),
+     (b"K\x00K\x01s", "sets an item of what is no dict"), (b"(K\x01\x90", "adds to what is no set"),
+     (b")b", "another state")],
+)  # fmt: skip
+def test_a_tensor_is_as_it_was_built(step, reason):
+    with pytest.raises(SchemaError, match=reason):
+        read_pickle(b"\x80\x04ctorch._utils\n_rebuild_tensor_v2\n)R" + step + b".", "m", 0, 10_000)
+    read_pickle(b"\x80\x04cmine\nBag\n)R" + step + b".", "m", 0, 10_000)
+
+
 def test_a_key_that_is_used_many_times_over_is_looked_at_once():
     # A tuple of two thousand empty tuples as the first key and as two hundred thousand others
     wide = b"(" + b"".join(b"K%c\x85" % (n % 256) for n in range(2000)) + b"tq\x01"

@@ -13,7 +13,9 @@ from ._standins import (
     Persistent,
     built,
     hashable,
+    holds_items,
     is_plain_data,
+    is_tensor,
     safe_key,
 )
 from .errors import SchemaError
@@ -193,7 +195,7 @@ class Machine:
     def set_items(self, target: Any, items: list[Any]) -> None:
         if len(items) % 2:
             self.fail("holds a dict with a key and no value")
-        if isinstance(target, Instance):
+        if isinstance(target, Instance) and holds_items(target.path):
             if not isinstance(target.items, dict):
                 target.items = {}
             target = target.items
@@ -206,7 +208,7 @@ class Machine:
             target[safe_key(items[at])] = items[at + 1]
 
     def append_all(self, target: Any, items: list[Any]) -> None:
-        if isinstance(target, Instance):
+        if isinstance(target, Instance) and holds_items(target.path):
             if not isinstance(target.items, list):
                 target.items = []
             target = target.items
@@ -223,15 +225,17 @@ class Machine:
         return items
 
     def add_all(self, target: Any, items: list[Any]) -> None:
-        if not isinstance(target, (Members, Instance)):
-            self.fail("adds to what is no set")
         if isinstance(target, Members):
             target.extend(self.members(items))
+        elif not isinstance(target, Instance) or not holds_items(target.path):
+            self.fail("adds to what is no set")
 
     def build_state(self) -> None:
         state = self.pop()
         target = self.top()
         if isinstance(target, Instance):
+            if is_tensor(target.path):  # a loader would put it elsewhere in its storage
+                self.fail("gives a tensor another state than it was built with")
             target.state = state
         elif isinstance(target, dict) and isinstance(state, dict):
             # An OrderedDict with attributes, as a state dict's `_metadata`: nothing to judge.

@@ -7,8 +7,8 @@ from typing import Any
 
 from .shown import shown
 
-__all__ = ["Global", "Instance", "Members", "Persistent", "built", "hashable", "is_plain_data",
-           "safe_key"]  # fmt: skip
+__all__ = ["Global", "Instance", "Members", "Persistent", "built", "hashable", "holds_items",
+           "is_plain_data", "is_tensor", "safe_key"]  # fmt: skip
 
 
 class Global:
@@ -100,6 +100,23 @@ _MOST_PARTS = 32  # a tuple may hold another many times over, and is hashed as o
 _PLAIN_DATA = ("torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.nn.parameter.",
                "torch.device", "torch.serialization._get_layout", "numpy.dtype", "numpy.ndarray",
                "numpy.core.", "numpy._core.")  # fmt: skip
+
+
+# Makers of what holds no items that could be set, appended or added, as far as writers write them.
+_WITHOUT_ITEMS = (*_PLAIN_DATA, "torch.Tensor", "torch.storage.", "_codecs.encode", "datetime.",
+                  "pathlib.", "argparse.Namespace", "builtins.complex",
+                  "builtins.slice")  # fmt: skip
+_TENSORS = ("torch._utils._rebuild_", "torch._tensor._rebuild_")
+
+
+def is_tensor(path: str) -> bool:
+    """Return whether what a callable makes is a tensor, with all that belongs to it."""
+    return path.startswith(_TENSORS)
+
+
+def holds_items(path: str) -> bool:
+    """Return whether what a callable makes may be a container."""
+    return not path.startswith(_WITHOUT_ITEMS)
 
 
 def is_plain_data(path: str) -> bool:
