@@ -296,3 +296,33 @@ def test_integers_and_odd_keys(tmp_path: Path) -> None:
     state = OrderedDict({1: torch.ones(2), (1, 2): torch.ones(3), 2**70: torch.ones(4)})
     torch.save({"state": state, "rng": 3**500}, tmp_path / "m.pt")
     assert len(scan(tmp_path / "m.pt").tensors) == 3
+
+
+@pytest.mark.parametrize("lazy", ["conj", "neg"])
+def test_values_that_are_turned_when_they_are_loaded_are_not_judged_as_they_lie(tmp_path, lazy):
+    view = torch.ones(2, dtype=torch.complex64).conj()
+    torch.save({"w": view if lazy == "conj" else view.imag, "b": torch.ones(3)}, tmp_path / "m.pt")
+    report = scan(tmp_path / "m.pt")
+    assert report.status.value == "incomplete"
+    assert "tensor w conjugates or negates what lies there" in str(report)
+    assert [t.name for t in report.tensors] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(lambda a: (*a, None, None), "a tensor of 8 parts"), (lambda a: a[:5], "a tensor of 5 parts"),
+     (lambda a: (*a[:4], 1, *a[5:]), "neither wants a gradient"),
+     (lambda a: (*a, {"conj": 1}), "bits that are none"),
+     (lambda a: (*a, 3), "bits that are none")],
+)  # fmt: skip
+def test_arguments_that_torch_refuses_are_refused(tmp_path, change, reason):
+    class Changed(torch.Tensor):
+        def __reduce_ex__(self, protocol):
+            maker, args = torch.ones(2).__reduce_ex__(protocol)
+            return maker, change(args)
+
+    torch.save({"w": torch.ones(2).as_subclass(Changed)}, tmp_path / "m.pt")
+    with pytest.raises(Exception):  # noqa: B017 - of whatever kind
+        torch.load(tmp_path / "m.pt")
+    with pytest.raises(SchemaError, match=reason):
+        scan(tmp_path / "m.pt")

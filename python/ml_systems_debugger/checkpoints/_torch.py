@@ -48,6 +48,7 @@ class TorchTensor(NamedTuple):
     strides: tuple[int, ...]
     offset: int
     storage: str
+    turned: bool = False  # a loader shows conjugates or negatives of what lies there
 
 
 @dataclass(slots=True)
@@ -96,7 +97,14 @@ class TorchArchive:
         ------
         SchemaError
             Where its view leaves its storage.
+        UnsupportedFormatError
+            Where its values are not those of its storage.
         """
+        if tensor.turned:
+            raise UnsupportedFormatError(
+                f"tensor {shown(name)} conjugates or negates what lies there",
+                source=self.source_name,
+            )
         dtype = DTYPES[tensor.dtype]
         item = dtype.bits // 8
         member = self.storage(tensor.storage)
@@ -236,12 +244,14 @@ def tensor_of(value: Any, place: str) -> TorchTensor | None:
     SchemaError
         Where it is one, with arguments that make no sense.
     """
+    graded = False
     for _ in range(8):
         if not isinstance(value, Instance):
             return None
         path, args = value.path, value.args
         wrapped = path in _WRAPPERS or path.startswith("torch._utils._rebuild_parameter")
         if wrapped and isinstance(args, tuple) and args:
+            graded |= _is_graded(path, args, place)
             value = args[0]
             continue
         if path == "torch._tensor._rebuild_from_type_v2" and _is_call(args):
@@ -252,16 +262,55 @@ def tensor_of(value: Any, place: str) -> TorchTensor | None:
         return None
     path, args = value.path, value.args
     if path in _VIEWS or path == "torch._utils._rebuild_qtensor":
-        if len(args) < _ARGUMENTS.get(path, 0):
-            raise SchemaError(f"a tensor of {len(args)} parts", source=place, value=path)
-        typed = args[6] if path == "torch._utils._rebuild_tensor_v3" and len(args) > 6 else None
-        return _view(args, typed, place)
+        graded |= _is_graded(path, args, place)
+        typed = args[6] if path == "torch._utils._rebuild_tensor_v3" else None
+        tensor = _view(args, typed, place)._replace(turned=_is_turned(path, args, place))
+        if graded and not DTYPES[tensor.dtype].floating:
+            raise SchemaError("a tensor of integers that wants a gradient", source=place,
+                              value=tensor.dtype)  # fmt: skip
+        return tensor
     return None
 
 
 _VIEWS = {f"torch._utils._rebuild_tensor{v}" for v in ("", "_v2", "_v3")}
-_ARGUMENTS = {"torch._utils._rebuild_tensor_v2": 6, "torch._utils._rebuild_tensor_v3": 7}
+# How many arguments each maker takes, at least and at most; which of them says that a gradient is
+# wanted, and which one which bits are set.
+_ARGUMENTS = {
+    "torch._utils._rebuild_tensor": (4, 4), "torch._utils._rebuild_tensor_v2": (6, 7),
+    "torch._utils._rebuild_tensor_v3": (7, 8), "torch._utils._rebuild_qtensor": (7, 7),
+    "torch._utils._rebuild_parameter": (3, 3),
+    "torch._utils._rebuild_parameter_with_state": (4, 4),
+    "torch.nn.parameter.Parameter": (1, 2), "torch.nn.parameter.Buffer": (1, 2),
+}  # fmt: skip
+_GRADIENT = {"torch._utils._rebuild_tensor_v2": 4, "torch._utils._rebuild_tensor_v3": 4,
+             "torch._utils._rebuild_parameter": 1,
+             "torch._utils._rebuild_parameter_with_state": 1}  # fmt: skip
+_BITS = {"torch._utils._rebuild_tensor_v2": 6, "torch._utils._rebuild_tensor_v3": 7}
 _WRAPPERS = {"torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
+
+
+def _is_graded(path: str, args: tuple[Any, ...], place: str) -> bool:
+    """Return whether a gradient is wanted; raise where a loader takes no such arguments."""
+    least, most = _ARGUMENTS.get(path, (0, len(args)))
+    if not least <= len(args) <= most:
+        raise SchemaError(f"a tensor of {len(args)} parts", source=place, value=path)
+    graded = args[_GRADIENT[path]] if path in _GRADIENT else False
+    if type(graded) is not bool:
+        raise SchemaError("a tensor that neither wants a gradient nor does not", source=place,
+                          value=graded)  # fmt: skip
+    return graded
+
+
+def _is_turned(path: str, args: tuple[Any, ...], place: str) -> bool:
+    """Return whether one of the bits is set that turn values when they are read."""
+    bits = args[_BITS[path]] if path in _BITS and len(args) > _BITS[path] else None
+    if not bits:
+        return False
+    if not isinstance(bits, dict) or not all(
+        isinstance(name, str) and type(bit) is bool for name, bit in bits.items()
+    ):
+        raise SchemaError("a tensor with bits that are none", source=place, value=bits)
+    return any(bits.values())
 
 
 def _is_call(args: Any) -> bool:
