@@ -326,3 +326,20 @@ def test_arguments_that_torch_refuses_are_refused(tmp_path, change, reason):
         torch.load(tmp_path / "m.pt")
     with pytest.raises(SchemaError, match=reason):
         scan(tmp_path / "m.pt")
+
+
+def test_a_tensor_that_nothing_holds_is_looked_at_too(tmp_path):
+    torch.save({"a": torch.ones(2, 3), "b": torch.ones(5)}, tmp_path / "m.pt")
+    with zipfile.ZipFile(tmp_path / "m.pt") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = [n for n in members if n.endswith("data.pkl")]
+    # The second takes the place of the first, whose strides are out of their storage.
+    members[name] = members[name].replace(b"X\x01\0\0\0b", b"X\x01\0\0\0a")
+    members[name] = members[name].replace(b"K\x03K\x01\x86", b"K\x63K\x01\x86")
+    with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(RuntimeError, match="storage"):
+        torch.load(tmp_path / "m.pt")
+    with pytest.raises(SchemaError, match="reaches to element"):
+        scan(tmp_path / "m.pt")

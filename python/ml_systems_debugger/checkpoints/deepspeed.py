@@ -14,7 +14,8 @@ from ._globals import judge_globals
 from ._layouts import Piece, Pieces
 from ._place import Place
 from ._source import open_source
-from ._torch import TorchArchive, TorchTensor, open_archive, tensor_of
+from ._torch import TorchArchive, open_archive
+from ._torch_tensors import TorchTensor, tensor_of
 from ._zero_padding import counts_of, share_of, values_of, without_padding
 from .contract import CheckpointFormat, TensorInfo, formats
 from .dtypes import DTYPES

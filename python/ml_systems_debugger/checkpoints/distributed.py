@@ -25,7 +25,8 @@ from ._globals import judge_globals
 from ._layouts import Box, Boxes, Swapped, is_packed
 from ._place import Place
 from ._source import Source
-from ._torch import dtype_of, named_tensors, open_archive, tensor_of
+from ._torch import open_archive
+from ._torch_tensors import dtype_of, named_tensors, tensor_of
 from .contract import CheckpointFormat, Layout, TensorInfo, formats
 from .dtypes import DTYPES
 from .finding import CheckpointFinding

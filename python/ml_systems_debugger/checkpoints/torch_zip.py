@@ -13,7 +13,8 @@ from ._globals import judge_globals
 from ._layouts import Swapped
 from ._place import Place
 from ._strided import Strided
-from ._torch import TorchArchive, named_tensors, open_archive, tensor_of
+from ._torch import TorchArchive, open_archive
+from ._torch_tensors import named_tensors, tensor_of
 from ._weights_only import judge_weights_only
 from ._zip import looks_like_zip
 from .contract import CheckpointFormat, TensorInfo, formats

@@ -31,12 +31,14 @@ class Machine:
     def __init__(
         self, data: bytes, source: str, offset: int, budget: int, *,
         references: list[Persistent] | None = None,
+        tensors: list[Instance] | None = None,
     ) -> None:  # fmt: skip
         self.data = data
         self.source = source
         self.offset = offset
         self.budget = budget
         self.references = references
+        self.tensors = tensors
         self.at = 0
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -191,6 +193,8 @@ class Machine:
             if maker.module.startswith("pathlib") and not _all_text(args):
                 self.fail("builds a path of what is no text")
         self.push(Instance(maker, args), 100)
+        if self.tensors is not None and isinstance(maker, Global) and is_tensor(maker.path):
+            self.tensors.append(self.stack[-1])
 
     def set_items(self, target: Any, items: list[Any]) -> None:
         if len(items) % 2:

@@ -25,6 +25,7 @@ def read_pickle(
     *,
     references: list[Persistent] | None = None,
     opcodes: set[int] | None = None,
+    tensors: list[Instance] | None = None,
 ) -> tuple[Any, list[Global]]:  # fmt: skip
     """Return the object in `data` and every global that it names, in order.
 
@@ -42,6 +43,8 @@ def read_pickle(
 
     opcodes : set, optional
         Gets the codes that it uses.
+    tensors : list, optional
+        Gets all that a maker of tensors is called for, whether the object holds it or not.
 
     Raises
     ------
@@ -54,7 +57,7 @@ def read_pickle(
     >>> read_pickle(pickle.dumps({"step": 3}), "run.pkl", 0, 10_000)
     ({'step': 3}, [])
     """
-    machine = Machine(data, source, offset, budget, references=references)
+    machine = Machine(data, source, offset, budget, references=references, tensors=tensors)
     found = machine.run()
     if opcodes is not None:
         opcodes.update(code for code in range(256) if machine.used[code])
