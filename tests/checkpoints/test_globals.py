@@ -11,7 +11,7 @@ from ml_systems_debugger.core._standins import Global
     [
         ("collections.OrderedDict", None),
         ("torch._utils._rebuild_tensor_v2", None),
-        ("torch.FloatStorage", None),
+        ("torch.FloatTensor", None),
         ("numpy._core.multiarray.scalar", None),
         ("argparse.Namespace", None),
         ("typing.Any", "medium"),
@@ -46,6 +46,13 @@ def test_severity_of_a_global(path: str, severity: str | None, called: bool) -> 
     if found:
         assert path in found[0].message
         assert ("call" in found[0].message) == called
+
+
+def test_storages_are_named_and_never_called() -> None:
+    one = Global("torch", "FloatStorage")
+    assert not judge_globals([one], "m.pt")
+    one.called = True
+    assert [str(f.severity) for f in judge_globals([one], "m.pt")] == ["medium"]
 
 
 @pytest.mark.parametrize(
