@@ -6,4 +6,4 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch", reason="checkpoints are written by torch")
-sys.path.insert(0, str(Path(__file__).parent))  # for `planting`
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # planting, jobs

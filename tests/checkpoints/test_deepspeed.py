@@ -10,8 +10,8 @@ from zipfile import ZipFile
 
 import pytest
 import torch
-from jobs import run_job
 
+from jobs import run_job
 from ml_systems_debugger.checkpoints import scan
 
 SHAPES = [
@@ -209,7 +209,13 @@ def test_only_names_that_its_checkpoints_have_pass_as_its_own(tmp_path: Path) ->
 def test_checkpoints_of_the_real_writer(tmp_path: Path, stage: int) -> None:
     """Two processes over gloo train and save; the weights are those of DeepSpeed's conversion."""
     run = tmp_path / "run"
-    run_job("write_deepspeed.py", tmp_path / "store", str(run), str(stage), seconds=240)
+    run_job(
+        Path(__file__).parent / "write_deepspeed.py",
+        tmp_path / "store",
+        str(run),
+        str(stage),
+        seconds=240,
+    )
     weights = torch.load(run / "weights.pt", weights_only=True)
     (run / "weights.pt").unlink()
     report = scan(run)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from jobs import run_job
 from planting import check_report, planted
 
+from jobs import run_job
 from ml_systems_debugger.checkpoints import scan
 from ml_systems_debugger.core import SchemaError
 
@@ -16,7 +16,12 @@ from ml_systems_debugger.core import SchemaError
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of two gloo processes, with rows, columns and nothing sharded."""
     root = tmp_path_factory.mktemp("dcp")
-    run_job("write_distributed.py", root / "store", str(root / "checkpoint"), seconds=120)
+    run_job(
+        Path(__file__).parent / "write_distributed.py",
+        root / "store",
+        str(root / "checkpoint"),
+        seconds=120,
+    )
     return root / "checkpoint"
 
 

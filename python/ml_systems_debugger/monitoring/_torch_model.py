@@ -31,12 +31,18 @@ class TorchModel(Probe):
     backward pass gave, and what clipping left is put beside it. A loss scale that the
     optimizer itself takes off is taken off here too, and gradients of a step that
     the scaler leaves out are not judged: that is how it finds its scale.
+
+    Of sharded parameters (`DTensor`, as FSDP2 makes them) the part that is on this
+    rank is measured, under the name of the whole; one of which nothing is here is not.
     """
 
     what = "the watched model"
 
     def __init__(self, model: Any, optimizer: Any, monitor: Monitor, skip_nonfinite: bool) -> None:
         found = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._sharded = any(hasattr(p, _PART) for _, p in found)
+        if self._sharded:
+            found = [(n, p) for n, p in found if part_of(p).numel()]
         self._names = tuple(name for name, _ in found)
         self._parameters = tuple(parameter for _, parameter in found)
         self._model, self._optimizer = model, bare_optimizer(optimizer)
@@ -119,7 +125,12 @@ class TorchModel(Probe):
     def _read(self) -> None:
         if self._device is None:
             try:
-                self._gradients.read(self._names, self._parameters, "grad")
+                if self._sharded:
+                    self._gradients.read(self._names, _parts([p.grad for p in self._parameters]))
+                    # A zero here says nothing of the whole: rows of an embedding may well rest.
+                    self._gradients.there[self._gradients.norms == 0] = False
+                else:
+                    self._gradients.read(self._names, self._parameters, "grad")
             except TypeError:
                 if not any(map(self._monitor._intake.devices.holds, self._parameters)):
                     raise
@@ -180,9 +191,10 @@ class TorchModel(Probe):
             buffer.put(key("clipped_grad_norm", None), self._clipped(self._clips, factors))
         now, at = self._gradients.bad, self._chances
         now |= self._starved.now(self._gradients.norms, self._gradients.there, at)
-        seems = self._standing.seems(self._parameters, self._gradients.norms, at, self._replaced)
+        here = self._here()
+        seems = self._standing.seems(here, self._gradients.norms, at, self._replaced)
         if at > self._looks or seems:
-            self._moved.measure(buffer, key, self._names, self._parameters)
+            self._moved.measure(buffer, key, self._names, self._here() if seems else here)
             self._looks = at + self._monitor.budget.update_every - 1
             now |= self._standing.measured(self._moved.moved, at)
         return now
@@ -237,6 +249,10 @@ class TorchModel(Probe):
             left[places] *= factor
         return float(np.linalg.norm(left))
 
+    def _here(self) -> tuple[Any, ...]:
+        """Return the parameters, of sharded ones the part that is here."""
+        return _parts(self._parameters) if self._sharded else self._parameters
+
     def _replaced(self) -> npt.NDArray[np.bool_]:
         """Take the parameters that the model has now; return which are others than before."""
         has = dict(self._model.named_parameters())
@@ -274,6 +290,21 @@ class TorchModel(Probe):
         self._handles.clear()
         if self._device is not None:
             self._device.detach()
+
+
+_PART = "_local_tensor"
+
+
+def part_of(tensor: Any) -> Any:
+    """Return the part of a sharded tensor that is on this rank, or the tensor itself.
+
+    `DTensor.to_local` gives the same, and tells autograd of it.
+    """
+    return getattr(tensor, _PART, tensor)
+
+
+def _parts(tensors: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(map(part_of, tensors))
 
 
 def bare_optimizer(optimizer: Any) -> Any:
