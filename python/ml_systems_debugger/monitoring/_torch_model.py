@@ -55,6 +55,7 @@ class TorchModel(Probe):
         self._standing, self._starved = Standing(), Starved()
         self._device: DeviceModel | None = None
         self._measured = False
+        self._fresh = True
         self._looks = self._chances = 0
         self._skipped, self._tells_skips = False, skip_nonfinite
         self._clips: list[tuple[slice | list[int], Factor]] = []
@@ -118,7 +119,7 @@ class TorchModel(Probe):
         self._chances += 1
         self._skipped = False
         self._clips = []
-        self._measured = self._monitor._intake.due(self._chances - 1)
+        self._measured = self._fresh = self._monitor._intake.due(self._chances - 1)
         if self._measured:
             self._read()
 
@@ -269,6 +270,16 @@ class TorchModel(Probe):
         if self._measured and self._device is not None:
             return bool(self._device.gradients.bad())  # waits: whoever asks wants to know now
         return self._measured and self._gradients.bad
+
+    @property
+    def left_bad(self) -> bool:
+        """Whether the gradients that were measured last were not finite."""
+        return self._gradients.bad
+
+    @property
+    def fresh(self) -> bool:
+        """Whether those of the last step of the optimizer were measured."""
+        return self._fresh
 
     def metrics(self) -> dict[str, Any]:
         """Return the learning rate of the first group, and the loss scale where it is known."""

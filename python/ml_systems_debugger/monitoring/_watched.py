@@ -25,6 +25,7 @@ def watch_model(
     made: TorchModel | None = None
     if model is not None:
         from ._carried import CarriedGradients
+        from ._optimizer_states import OptimizerStates
         from ._torch_model import TorchModel, bare_optimizer
 
         made = TorchModel(model, optimizer, monitor, skip_nonfinite)
@@ -36,6 +37,7 @@ def watch_model(
         if optimizer is not None:
             optimizer = bare_optimizer(optimizer)
             monitor._probes.add(CarriedGradients(model, optimizer, monitor))
+            monitor._probes.add(OptimizerStates(model, optimizer, made, monitor))
     if replicas:
         from .replicas import ReplicaAgreement, Replicas
 

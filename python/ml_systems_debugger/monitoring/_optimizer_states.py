@@ -1,0 +1,168 @@
+"""What the optimizer keeps of every parameter, looked at for values that are not finite."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core import DetectionResult, FailureMode, Finding, Severity
+from ..kernels.live import live_norms
+from ._probe import Probe
+from ._torch_model import part_of
+from ._trace_tensors import bad, first_bad, floating, summary
+
+if TYPE_CHECKING:
+    from ._torch_model import TorchModel
+    from .monitor import Monitor
+
+__all__ = ["OptimizerStates"]
+
+_TURNS = 16  # steps within which every state is looked at once
+_NOTHING: dict[str, Any] = {}
+_MODES = (FailureMode.NAN_DETECTED, FailureMode.INF_DETECTED)
+
+
+class OptimizerStates(Probe):
+    """Finds averages and other states of the optimizer that are not finite.
+
+    A square of a finite gradient overflows, a load or a write damages an average: the
+    loss and the gradients do not show it at that step, some of it never (a second
+    moment that is infinite stops its weight for good). Every step a sixteenth of the
+    parameters has its turn, on the CPU; where gradients are not finite all
+    states are looked at before the optimizer takes them, since whatever is bad then
+    was bad before. What such gradients themselves leave in the states is not told: it
+    is the gradients' finding. States of one number, as ``step``, are no averages.
+    """
+
+    what = "looking at the optimizer's states"
+
+    def __init__(self, model: Any, optimizer: Any, watched: TorchModel, monitor: Monitor) -> None:
+        self._optimizer, self._watched, self._monitor = optimizer, watched, monitor
+        self._tensor = import_module("torch").Tensor
+        self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._seen = [-1] * _TURNS  # the last step at which each turn's states were looked at
+        self._turn = 0
+        self._step = -1
+        self._unmeasured = -1  # the last step of which nobody knows whether its gradients were bad
+        self._bad = False
+        self._known: set[tuple[str, str]] = set()
+        self._new: list[Finding] = []
+        self._all: list[Finding] = []
+        self._handles = [optimizer.register_step_pre_hook(self._stepping)]
+
+    def _stepping(self, *_: Any) -> None:
+        watched = self._watched
+        if watched._device is not None or not watched.bad:
+            return
+        began = time.perf_counter()
+        try:
+            self._bad = True
+            self._look(range(_TURNS), self._step, self._tell)
+        except Exception as error:  # noqa: BLE001 - training is not to end for this
+            self.detach()
+            self._monitor._probes.leave_out(self, error)
+        self._monitor.cost += time.perf_counter() - began
+
+    def findings(self, step: int) -> list[Finding]:
+        """Look at the states whose turn it is, as the optimizer left them at this step."""
+        if self._watched._device is not None:
+            return []
+        if step <= self._step:  # the run went back
+            self._seen, self._unmeasured = [step - 1] * _TURNS, -1
+        self._step = step
+        if not self._watched.fresh:
+            self._unmeasured = step
+        if self._bad or self._watched.left_bad:
+            self._look(range(_TURNS), step, lambda *_: None)
+        else:
+            self._look((self._turn,), step, self._tell)
+            self._turn = (self._turn + 1) % _TURNS
+        self._bad = False
+        new, self._new = self._new, []
+        return new
+
+    def _look(
+        self, turns: Iterable[int], step: int, tell: Callable[[str, str, Any, int, int], None]
+    ) -> None:
+        known = self._known
+        for turn in turns:
+            held = self._held(turn)
+            if held and self._suspect([one for _, _, one in held]):
+                for owner, key, one in held:
+                    if (owner, key) not in known and floating(one) and bad(one):
+                        known.add((owner, key))
+                        tell(owner, key, one, self._seen[turn] + 1, step)
+            self._seen[turn] = max(step, self._seen[turn])
+
+    def _held(self, turn: int) -> list[tuple[str, str, Any]]:
+        """Return parameter, key and the part on this rank of every average of a turn."""
+        state = self._optimizer.state
+        return [
+            (owner, key, part)
+            for owner, parameter in self._parameters[turn::_TURNS]
+            for key, one in state.get(parameter, _NOTHING).items()
+            if key != "step" and isinstance(one, self._tensor) and one.dim()
+            if (part := part_of(one)).is_cpu
+        ]
+
+    def _suspect(self, tensors: list[Any]) -> bool:
+        """Return whether any may hold a bad value: one native pass over all."""
+        size = len(tensors)
+        try:
+            total = live_norms(tensors, np.zeros(size), np.zeros(size, np.bool_))
+        except (TypeError, ValueError):  # a type that it does not take
+            return True
+        return not math.isfinite(total)
+
+    def _tell(self, owner: str, key: str, state: Any, low: int, high: int) -> None:
+        told, name = summary(f"{owner}.{key}", state), f"{owner}.{key}"
+        mode = _MODES[0] if told.nan else _MODES[1]
+        sure = self._unmeasured < low  # all gradients since then were measured, and finite
+        kind = "non_finite_optimizer_state" if told.nan else "overflow"
+        began = f"at step {high}" if low >= high else f"between steps {low} and {high}"
+        finding = Finding(
+            mode, Severity.HIGH, 1.0, onset_step=high, layer=owner,
+            replica_id=self._monitor._intake.replica,
+            message=f"the optimizer's {key} of {owner} is not finite: {told.nan} NaN, "
+                    f"{told.posinf + told.neginf} Inf of {told.size} values, {began}",
+            evidence={
+                "state": key, "index": first_bad(state), "nan": told.nan,
+                "inf": told.posinf + told.neginf, "size": told.size,
+                "onset_low": min(low, high), "onset_high": high,
+                **({"producer_kind": kind, "producer_phase": "optimizer_state",
+                    "producer_where": f"in the optimizer's {key} of {owner}",
+                    "producer_name": name, "producer_dtype": told.dtype} if sure else {}),
+            },
+            finding_id=f"optimizer_state:{high}:{name}",
+        )  # fmt: skip
+        self._new.append(finding)
+        self._all.append(finding)
+
+    def drain(self) -> list[Finding]:
+        """Look at all states once more, at the end of the run."""
+        if self._watched._device is None and not self._watched.left_bad and self._step >= 0:
+            self._look(range(_TURNS), self._step, self._tell)
+        new, self._new = self._new, []
+        return new
+
+    def conclusions(self) -> list[DetectionResult]:
+        """Return what was found."""
+        return [
+            DetectionResult.of_findings(
+                mode, "optimizer_state", [f for f in self._all if f.failure_mode is mode],
+                judged=("optimizer_state",),
+            )
+            for mode in _MODES
+            if any(f.failure_mode is mode for f in self._all)
+        ]  # fmt: skip
+
+    def detach(self) -> None:
+        """Take the hook off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
