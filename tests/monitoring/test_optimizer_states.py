@@ -12,7 +12,7 @@ from ml_systems_debugger.monitoring import Monitor
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-TURNS = 16  # every state is looked at within so many steps
+TURNS = 32  # every state is looked at within so many steps
 
 
 def network() -> Any:

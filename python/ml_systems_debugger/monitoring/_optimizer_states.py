@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OptimizerStates"]
 
-_TURNS = 16  # steps within which every state is looked at once
+_TURNS = 16  # looks within which every state is looked at once
+_EVERY = 2  # steps from one to the next
 _NOTHING: dict[str, Any] = {}
 _MODES = (FailureMode.NAN_DETECTED, FailureMode.INF_DETECTED)
 
@@ -32,8 +33,8 @@ class OptimizerStates(Probe):
 
     A square of a finite gradient overflows, a load or a write damages an average: the
     loss and the gradients do not show it at that step, some of it never (a second
-    moment that is infinite stops its weight for good). Every step a sixteenth of the
-    parameters has its turn, on the CPU; where gradients are not finite all
+    moment that is infinite stops its weight for good). Every second step a sixteenth of
+    the parameters has its turn, on the CPU; where gradients are not finite all
     states are looked at before the optimizer takes them, since whatever is bad then
     was bad before. What such gradients themselves leave in the states is not told: it
     is the gradients' finding. States of one number, as ``step``, are no averages.
@@ -46,7 +47,7 @@ class OptimizerStates(Probe):
         self._tensor = import_module("torch").Tensor
         self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self._seen = [-1] * _TURNS  # the last step at which each turn's states were looked at
-        self._turn = 0
+        self._turn = self._steps = 0
         self._step = -1
         self._unmeasured = -1  # the last step of which nobody knows whether its gradients were bad
         self._bad = False
@@ -80,8 +81,10 @@ class OptimizerStates(Probe):
         if self._bad or self._watched.left_bad:
             self._look(range(_TURNS), step, lambda *_: None)
         else:
-            self._look((self._turn,), step, self._tell)
-            self._turn = (self._turn + 1) % _TURNS
+            self._steps = (self._steps + 1) % _EVERY
+            if self._steps == 0:
+                self._look((self._turn,), step, self._tell)
+                self._turn = (self._turn + 1) % _TURNS
         self._bad = False
         new, self._new = self._new, []
         return new
