@@ -18,6 +18,7 @@ bootstrap over rounds. `--threads` are torch's and ours.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import random
 import statistics
 import tempfile
@@ -291,6 +292,13 @@ def transformer(seconds: float, pairs: bool) -> None:
         with torch.autograd.detect_anomaly(check_nan=True):
             training.step()
 
+    run = wandb_run()
+
+    def watched_by_wandb() -> None:
+        run.watch(training.model, log="gradients", log_freq=1)
+        run.log({"loss": float(training.step().detach())})
+        run.unwatch(training.model)
+
     ways: dict[str, Callable[[], object]] = {
         "none": training.step,
         "Monitor, all but activations at every step": monitored,
@@ -299,6 +307,8 @@ def transformer(seconds: float, pairs: bool) -> None:
         "norm().item() of every gradient in a loop": lambda: training.step(training.norms),
         "torch.autograd.detect_anomaly": anomaly,
     }
+    if run is not None:
+        ways["wandb.watch, gradients, logged offline"] = watched_by_wandb
     if pairs:
         ways = dict(list(ways.items())[:3])
     pre_hooks.clear()
@@ -337,6 +347,18 @@ def transformer(seconds: float, pairs: bool) -> None:
     mean = statistics.mean(costs)
     print(f"| what the monitor's own clock says | {1e3 * mean:.2f} | {mean / alone:.2%} | |")
     assert not every.findings, every.findings
+    if run is not None:
+        run.finish()
+
+
+def wandb_run() -> Any:
+    """Return a run of wandb that goes to a folder of its own and nowhere else; None without it."""
+    if importlib.util.find_spec("wandb") is None:
+        return None
+    import wandb
+
+    settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
+    return wandb.init(mode="offline", dir=tempfile.mkdtemp(), settings=settings)
 
 
 def memory() -> None:
