@@ -99,10 +99,12 @@ def _to_stdout(parts: Iterable[str]) -> None:
         for part in parts:
             click.echo(part, nl=False)
         click.echo()
-    except BrokenPipeError:
-        # Whoever reads has seen enough; the exit code still says the verdict. Nothing is left to
-        # be flushed into the broken pipe at the end.
+    except OSError as error:
+        # Nothing is left to be flushed at the end: Python would fail once more, with code 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever reads a pipe has seen enough; the exit code still says the verdict.
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 def _to_file(parts: Iterable[str], target: Path) -> None:
