@@ -292,7 +292,7 @@ def transformer(seconds: float, pairs: bool) -> None:
         with torch.autograd.detect_anomaly(check_nan=True):
             training.step()
 
-    run = wandb_run()
+    run = None if pairs else wandb_run()
 
     def watched_by_wandb() -> None:
         run.watch(training.model, log="gradients", log_freq=1)

@@ -1,4 +1,4 @@
-"""Jobs of two real processes that write a checkpoint together."""
+"""Jobs of two real processes."""
 
 from __future__ import annotations
 

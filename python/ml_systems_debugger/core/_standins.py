@@ -96,17 +96,14 @@ _WITHOUT_HASH = {
 _NO_SIZES = (str, bytes, float, list, tuple, dict, type(None))
 _DEEPEST = 16
 _MOST_PARTS = 32  # a tuple may hold another many times over, and is hashed as often
+_TENSORS = ("torch._utils._rebuild_", "torch._tensor._rebuild_")
 # Makers of tensors, arrays and what describes them: nothing that can be called in turn.
-_PLAIN_DATA = ("torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.nn.parameter.",
-               "torch.device", "torch.serialization._get_layout", "numpy.dtype", "numpy.ndarray",
-               "numpy.core.", "numpy._core.")  # fmt: skip
-
-
+_PLAIN_DATA = (*_TENSORS, "torch.nn.parameter.", "torch.device", "torch.serialization._get_layout",
+               "numpy.dtype", "numpy.ndarray", "numpy.core.", "numpy._core.")  # fmt: skip
 # Makers of what holds no items that could be set, appended or added, as far as writers write them.
 _WITHOUT_ITEMS = (*_PLAIN_DATA, "torch.Tensor", "torch.storage.", "_codecs.encode", "datetime.",
                   "pathlib.", "argparse.Namespace", "builtins.complex",
                   "builtins.slice")  # fmt: skip
-_TENSORS = ("torch._utils._rebuild_", "torch._tensor._rebuild_")
 
 
 def is_tensor(path: str) -> bool:

@@ -13,7 +13,7 @@ from ..core import SeriesKey
 from ..kernels.live import live_moves, live_norms
 from ._steps import Place, StepBuffer
 
-__all__ = ["SAMPLE", "Gradients", "Layers", "Parameters", "arrays_of"]
+__all__ = ["SAMPLE", "Gradients", "Layers", "Parameters", "arrays_of", "part_of"]
 
 Floats = npt.NDArray[np.float64]
 MakeKey = Callable[[str, str | None], SeriesKey]
@@ -28,6 +28,14 @@ def arrays_of(given: Any) -> tuple[Sequence[str], Sequence[Any]]:
         return list(given), list(given.values())
     arrays = list(given)
     return [str(at) for at in range(len(arrays))], arrays
+
+
+def part_of(tensor: Any) -> Any:
+    """Return the part of a sharded tensor that is on this rank, or the tensor itself.
+
+    `DTensor.to_local` gives the same, and tells autograd of it.
+    """
+    return getattr(tensor, "_local_tensor", tensor)
 
 
 class Gradients:

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..core import DetectionResult, FailureMode, Finding, Severity
 from ..kernels.live import live_norms
+from ._measures import part_of
 from ._probe import Probe
-from ._torch_model import part_of
 from ._trace_tensors import bad, first_bad, floating, summary
 
 if TYPE_CHECKING:

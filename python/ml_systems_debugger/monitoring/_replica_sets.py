@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels.digest import digest, digest_many
+from ._measures import part_of
 from ._replica_record import Digests
 
 __all__ = ["LAYOUT", "Compared"]
@@ -108,7 +109,7 @@ class Compared:
 
 def _local(tensor: Any) -> Any:
     """Return the part of a tensor that lies on this rank, where the kernels can read it."""
-    local = getattr(tensor, "_local_tensor", tensor).detach()
+    local = part_of(tensor).detach()
     if local.device.type != "cpu":
         local = local.cpu()
     return local if local.is_contiguous() else local.contiguous()

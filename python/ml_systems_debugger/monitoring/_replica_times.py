@@ -6,6 +6,7 @@ import math
 import time
 from typing import Any
 
+from ._measures import part_of
 from ._replica_record import BLOCKS
 
 __all__ = ["OwnWork"]
@@ -157,8 +158,7 @@ class OwnWork:
 
 
 def _norm(gradient: Any) -> float:
-    local = getattr(gradient, "_local_tensor", gradient).detach()
-    return float(local.float().norm())
+    return float(part_of(gradient).detach().float().norm())
 
 
 def _root(norms: list[float]) -> float | None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ._clipping import Factor, listen, unlisten
 from ._device_model import DeviceModel
 from ._late import LateBuffer
-from ._measures import Gradients, MakeKey, Parameters
+from ._measures import Gradients, MakeKey, Parameters, part_of
 from ._probe import Probe
 from ._standing import Standing, Starved
 from ._steps import Bools, Floats, StepBuffer
@@ -40,7 +40,7 @@ class TorchModel(Probe):
 
     def __init__(self, model: Any, optimizer: Any, monitor: Monitor, skip_nonfinite: bool) -> None:
         found = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        self._sharded = any(hasattr(p, _PART) for _, p in found)
+        self._sharded = any(part_of(p) is not p for _, p in found)
         if self._sharded:
             found = [(n, p) for n, p in found if part_of(p).numel()]
         self._names = tuple(name for name, _ in found)
@@ -301,17 +301,6 @@ class TorchModel(Probe):
         self._handles.clear()
         if self._device is not None:
             self._device.detach()
-
-
-_PART = "_local_tensor"
-
-
-def part_of(tensor: Any) -> Any:
-    """Return the part of a sharded tensor that is on this rank, or the tensor itself.
-
-    `DTensor.to_local` gives the same, and tells autograd of it.
-    """
-    return getattr(tensor, _PART, tensor)
 
 
 def _parts(tensors: Sequence[Any]) -> tuple[Any, ...]:
