@@ -28,6 +28,7 @@ from ml_systems_debugger.core import DebugReport, Outcome, detectors
 from ml_systems_debugger.monitoring import MonitorWarning
 
 STEPS, BAD = 48, 40
+CARRIED = range(20, 24)  # steps whose gradients are not cleared before
 _GUARDS = ("Monitor", "Actions", "Probes", "Judges", "_guarded", "clipping")
 """What catches the errors of all the others, and is called by the loop or by torch."""
 _ELSEWHERE = ("replica", "device", "_late", "session", "_clipping")
@@ -146,7 +147,8 @@ def _trained(ring: str | None, run: Run, armed: list[bool]) -> list[torch.Tensor
         def closure(x: torch.Tensor = x) -> torch.Tensor:
             return (model(x) - x.sum(1, keepdim=True)).square().mean()
 
-        optimizer.zero_grad()
+        if step not in CARRIED:
+            optimizer.zero_grad()
         loss = closure() * (float("nan") if step == BAD else 1.0)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

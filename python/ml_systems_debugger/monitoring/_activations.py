@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels.tensor_stats import tensor_stats
+from ._hooks import Hooks
 from ._measures import Layers, MakeKey
 from ._probe import Probe
 from ._steps import StepBuffer
@@ -77,20 +78,16 @@ class Activations(Probe):
         leaves = [(n, m) for n, m in model.named_modules() if next(m.children(), None) is None]
         self._spreads = Spreads([name for name, _ in leaves])
         self._monitor = monitor
-        self._handles = [
-            module.register_forward_hook(self._hook(at)) for at, (_, module) in enumerate(leaves)
-        ]
+        self._hooks = Hooks(self, monitor._probes)
+        for at, (_, module) in enumerate(leaves):
+            self._hooks.add(module.register_forward_hook, self._hook(at))
 
     def _hook(self, at: int) -> Callable[[Any, Any, Any], None]:
         def given(module: Any, _: Any, out: Any) -> None:
             if not module.training or not getattr(out, "is_cpu", False):
                 return
             began = time.perf_counter()
-            try:
-                self._measure(at, out)
-            except Exception as error:  # noqa: BLE001 - training is not to end for this
-                self.detach()
-                self._monitor._probes.leave_out(self, error)
+            self._measure(at, out)
             self._monitor.cost += time.perf_counter() - began
 
         return given
@@ -106,6 +103,4 @@ class Activations(Probe):
 
     def detach(self) -> None:
         """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.detach()

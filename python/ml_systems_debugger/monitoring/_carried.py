@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import SeriesKey
 from ._devices import Devices
+from ._hooks import Hooks
 from ._late import LateBuffer
 from ._measures import MakeKey
 from ._probe import Probe
@@ -28,13 +29,13 @@ class _Followed:
     answer stays there.
     """
 
-    def __init__(self, name: str, parameter: Any, devices: Devices) -> None:
+    def __init__(self, name: str, parameter: Any, devices: Devices, hooks: Hooks) -> None:
         self.name, self.parameter, self._devices = name, parameter, devices
         self._left: Any = None  # the gradient as the optimizer's step left it
         self._version = -1
         self.backwards = 0
         self._carried: Any = False  # or a tensor of one
-        self._handle = parameter.register_hook(self._entered)
+        hooks.add(parameter.register_hook, self._entered)
 
     def stepped(self) -> None:
         """Take the end of an optimizer's step."""
@@ -64,11 +65,6 @@ class _Followed:
         """
         return self._carried
 
-    def detach(self) -> None:
-        """Take the hook off."""
-        self._handle.remove()
-        self._left = None
-
 
 class CarriedGradients(Probe):
     """Says of every step of the optimizer whether its gradients hold those of the step before.
@@ -86,10 +82,9 @@ class CarriedGradients(Probe):
         self._followed: list[_Followed] | None = None
         self._said: dict[str, Any] = {}
         self._runs: dict[str, int] = {}
-        self._handles = [
-            optimizer.register_step_pre_hook(self._stepping),
-            optimizer.register_step_post_hook(self._stepped),
-        ]
+        self._hooks = Hooks(self, monitor._probes)
+        self._hooks.add(optimizer.register_step_pre_hook, self._stepping)
+        self._hooks.add(optimizer.register_step_post_hook, self._stepped)
 
     def _follow(self) -> list[_Followed]:
         stepped = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
@@ -102,27 +97,20 @@ class CarriedGradients(Probe):
         devices = self._monitor._intake.devices
         halves = there[: len(there) // 2], there[len(there) // 2 :]
         return [
-            _Followed(*min(half, key=lambda pair: int(pair[1].numel())), devices)
+            _Followed(*min(half, key=lambda pair: int(pair[1].numel())), devices, self._hooks)
             for half in halves
             if half
         ]
 
     def _stepping(self, *_: Any) -> None:
-        try:
-            if self._followed is None:
-                return
+        if self._followed is not None:
             self._said = {one.name: one.carried for one in self._followed if one.backwards}
-        except Exception as error:  # noqa: BLE001 - training is not to end for this
-            self._fail(error)
 
     def _stepped(self, *_: Any) -> None:
-        try:
-            if not self._followed:
-                self._followed = self._follow()
-            for one in self._followed:
-                one.stepped()
-        except Exception as error:  # noqa: BLE001 - likewise
-            self._fail(error)
+        if not self._followed:
+            self._followed = self._follow()
+        for one in self._followed:
+            one.stepped()
 
     def put(self, buffer: StepBuffer, key: MakeKey) -> bool:
         """Put 1 where gradients were carried over, else 0; judged at the third in a row."""
@@ -147,15 +135,7 @@ class CarriedGradients(Probe):
             [carried.reshape(1)], lambda to, came: self._put(to, key, name, float(came[0][0]))
         )
 
-    def _fail(self, error: Exception) -> None:
-        self.detach()
-        self._monitor._probes.leave_out(self, error)
-
     def detach(self) -> None:
         """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        for one in self._followed or ():
-            one.detach()
+        self._hooks.detach()
         self._followed = []

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core import DetectionResult, FailureMode, Finding, Severity
 from ..kernels.live import live_norms
+from ._hooks import Hooks
 from ._measures import part_of
 from ._probe import Probe
 from ._trace_tensors import bad, first_bad, floating, summary
@@ -54,19 +55,16 @@ class OptimizerStates(Probe):
         self._known: set[tuple[str, str]] = set()
         self._new: list[Finding] = []
         self._all: list[Finding] = []
-        self._handles = [optimizer.register_step_pre_hook(self._stepping)]
+        self._hooks = Hooks(self, monitor._probes)
+        self._hooks.add(optimizer.register_step_pre_hook, self._stepping)
 
     def _stepping(self, *_: Any) -> None:
         watched = self._watched
         if watched._device is not None or not watched.bad:
             return
         began = time.perf_counter()
-        try:
-            self._bad = True
-            self._look(range(_TURNS), self._step, self._tell)
-        except Exception as error:  # noqa: BLE001 - training is not to end for this
-            self.detach()
-            self._monitor._probes.leave_out(self, error)
+        self._bad = True
+        self._look(range(_TURNS), self._step, self._tell)
         self._monitor.cost += time.perf_counter() - began
 
     def findings(self, step: int) -> list[Finding]:
@@ -166,6 +164,4 @@ class OptimizerStates(Probe):
 
     def detach(self) -> None:
         """Take the hook off."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.detach()

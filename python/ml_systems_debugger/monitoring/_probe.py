@@ -21,6 +21,8 @@ class Probe:
 
     what = "a probe"
     """What it measures, for the message when that fails."""
+    failed = False
+    """Whether it raised, and is asked no more."""
 
     def metrics(self) -> dict[str, Any]:
         """Return numbers of the step that is being closed, by their names in logs.
@@ -63,6 +65,7 @@ class Probes:
 
     def __init__(self, failed: Callable[[str, Exception], None]) -> None:
         self._all: tuple[Probe, ...] = ()  # another one where that changes: loops go on
+        self._over: tuple[Probe, ...] = ()  # left out
         self._failed = failed
 
     def add(self, probe: Probe) -> None:
@@ -116,7 +119,7 @@ class Probes:
 
     def detach(self) -> None:
         """Let all let go."""
-        for probe in self._all:
+        for probe in (*self._all, *self._over):
             try:
                 probe.detach()
             except Exception as error:  # noqa: BLE001, PERF203 - likewise
@@ -124,5 +127,8 @@ class Probes:
 
     def leave_out(self, probe: Probe, error: Exception) -> None:
         """Ask it no more, and say once what it raised."""
+        probe.failed = True
+        if probe not in self._over:
+            self._over = (*self._over, probe)
         self._all = tuple(one for one in self._all if one is not probe)
         self._failed(probe.what, error)

@@ -6,6 +6,7 @@ import math
 import time
 from typing import Any
 
+from ._hooks import Hooks
 from ._measures import part_of
 from ._replica_record import BLOCKS
 
@@ -29,9 +30,11 @@ class OwnWork:
     Parameters
     ----------
     model, optimizer : torch.nn.Module, torch.optim.Optimizer or None
+    hooks : Hooks
+        What is hung on them.
     """
 
-    def __init__(self, model: Any, optimizer: Any) -> None:
+    def __init__(self, model: Any, optimizer: Any, hooks: Hooks) -> None:
         self._ended = self._began = self._forward_end = self._last = self._stepping = math.nan
         self._busy = 0.0
         self._waited = self._entered = 0.0
@@ -44,26 +47,22 @@ class OwnWork:
         """Of the sampled gradients as the optimizer gets them; None where they were not taken."""
         inner = getattr(model, "module", model)
         sharded = [one for one in inner.modules() if hasattr(one, "unshard")]
-        self._handles: list[Any] = []
-        add = self._handles
-        if inner is not model:
-            add.append(model.register_forward_pre_hook(self._data_came))
-        else:
-            add.append(model.register_forward_pre_hook(self._data_came, prepend=True))
+        first = inner is model  # else the wrapper's own work is left out
+        hooks.add(model.register_forward_pre_hook, self._data_came, prepend=first)
         for one in sharded:
-            add.append(one.register_forward_pre_hook(self._gathers, prepend=True))
-            add.append(one.register_forward_pre_hook(self._gathered))
-        add.append(inner.register_forward_pre_hook(self._forward))
-        add.append(inner.register_forward_hook(self._forward_done, prepend=True))
+            hooks.add(one.register_forward_pre_hook, self._gathers, prepend=True)
+            hooks.add(one.register_forward_pre_hook, self._gathered)
+        hooks.add(inner.register_forward_pre_hook, self._forward)
+        hooks.add(inner.register_forward_hook, self._forward_done, prepend=True)
         trained = [one for one in inner.parameters() if one.requires_grad]
         # The first parameters' gradients are ready last.
         places = {0, 1, len(trained) // 2, len(trained) - 1} & set(range(len(trained)))
         self._sampled = [trained[at] for at in sorted(places)][:_SAMPLED]
         if not sharded:
             for at, one in enumerate(self._sampled):
-                add.append(one.register_post_accumulate_grad_hook(self._ready(at)))
+                hooks.add(one.register_post_accumulate_grad_hook, self._ready(at))
         if optimizer is not None:
-            add.append(optimizer.register_step_pre_hook(self._steps))
+            hooks.add(optimizer.register_step_pre_hook, self._steps)
         self._blocks: list[float] = []
         self._size, self._filled, self._least = 1, 0, math.inf
 
@@ -149,12 +148,6 @@ class OwnWork:
         """Begin to time the next step."""
         self._busy, self._began, self._stepping = 0.0, math.nan, math.nan
         self.phase, self._ended = "data", time.perf_counter()
-
-    def detach(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
 
 
 def _norm(gradient: Any) -> float:

@@ -20,6 +20,7 @@ from ..core import (
     check_count,
     check_range,
 )
+from ._hooks import Hooks
 from ._judges import failed_results
 from ._measures import MakeKey
 from ._probe import Probe
@@ -114,7 +115,8 @@ class Replicas(Probe):
         self._counted = group
         self._compared = Compared(model, self.rank, self.ranks)
         self._stride = max(options.digest_every, math.ceil(options.every / _ROWS))
-        self._work = OwnWork(model, optimizer)
+        self._hooks = Hooks(self, monitor._probes)
+        self._work = OwnWork(model, optimizer, self._hooks)
         self._lock = threading.RLock()
         self._step = self._last = -1
         self._seen = 0  # steps since the last exchange
@@ -283,7 +285,7 @@ class Replicas(Probe):
 
     def detach(self) -> None:
         """Take the hooks off, and tell the others that this rank has ended, and how."""
-        self._work.detach()
+        self._hooks.detach()
         self._last_words()
         atexit.unregister(self._last_words)
 
