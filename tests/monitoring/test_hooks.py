@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-
 from ml_systems_debugger.monitoring import _replica_times
 from ml_systems_debugger.monitoring._hooks import Hooks
 from ml_systems_debugger.monitoring._probe import Probe, Probes
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
 
 
 class PlantedError(RuntimeError):
@@ -59,7 +59,8 @@ def test_the_first_error_is_told_and_the_hooks_rest(place: str) -> None:
     for _ in range(3):
         held.step()
     assert held.told == [("a probe", "planted")]
-    assert held.probe.failed and not calls
+    assert held.probe.failed
+    assert not calls
     held.probes.detach()
     assert not held.optimizer._optimizer_step_pre_hooks
     assert not held.model._forward_hooks
