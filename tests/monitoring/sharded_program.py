@@ -1,4 +1,6 @@
-"""Trains a network that FSDP2 shards, with a NaN in one gradient of rank 1; run once per rank.
+"""Trains a network that FSDP2 shards; what is bad on rank 1 is put there. Run once per rank.
+
+A state of its optimizer is infinite from step 20 to 39, a gradient NaN at step 40.
 
     python sharded_program.py RANK WORLD STORE
 
@@ -49,9 +51,13 @@ for step in range(41):
         model[2].weight.grad.to_local()[0, 0] = float("nan")
     torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
     optimizer.step()
+    if step in (20, 39) and rank == 1:  # the square of a large gradient: its weight rests
+        damaged = optimizer.state[model[2].weight]["exp_avg_sq"].to_local()
+        damaged[0, 3] = float("inf") if step == 20 else 1.0
     for finding in monitor.step(loss=float(loss)):
         told = {"step": step, "mode": finding.failure_mode.value, "layer": finding.layer,
-                "onset": finding.onset_step, "series": finding.evidence["series"]}  # fmt: skip
+                "onset": finding.onset_step, "series": finding.evidence.get("series", ""),
+                "state": finding.evidence.get("state")}  # fmt: skip
         print(json.dumps(told), flush=True)
 assert not monitor.report().failed_checks, monitor.report()
 torch.distributed.destroy_process_group()

@@ -113,12 +113,16 @@ def test_a_loss_scale_that_is_sought_leaves_the_states_well() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=20)
     monitor = Monitor(model, optimizer, action="none")
     g = torch.Generator().manual_seed(1)
+    skipped = 0
     for _ in range(120):
         x = torch.randn(32, 8, generator=g)
         optimizer.zero_grad()
         loss = ((model(x) - x.sum(1, keepdim=True)) ** 2).mean()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
+        before = scaler.get_scale()
         scaler.update()
+        skipped += scaler.get_scale() < before
         assert not [one for one in monitor.step(loss=loss) if "state" in one.evidence]
+    assert 1 <= skipped < 120
     assert all("state" not in one.evidence for one in monitor.close())
