@@ -501,7 +501,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--onsets", action="store_true")
-    parser.add_argument("--every", type=int, default=16)
+    parser.add_argument("--every", type=int, help="as the monitor's, whose default is the default")
     parser.add_argument("--update-every", type=int, default=10)
     given = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
@@ -513,8 +513,9 @@ def main() -> None:
         "| fault | found, in steps | producer named | cause named | healthy twin: alarms at high |"
     )
     print("|---|---|---|---|---|")
+    more = {} if given.every is None else {"every": given.every}
     for kind in PROGRAMS:
-        print(_row(kind, given.seeds, every=given.every, update_every=given.update_every))
+        print(_row(kind, given.seeds, **more, update_every=given.update_every))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from ml_systems_debugger.core import (
     SignalSet,
     detectors,
 )
-from ml_systems_debugger.monitoring import Monitor, _held
+from ml_systems_debugger.monitoring import Monitor, _held, _intake
 from ml_systems_debugger.monitoring._held import Held, urgent
 from ml_systems_debugger.monitoring._judges import Judges
 
@@ -90,10 +90,6 @@ def test_what_ends_the_wait() -> None:
     (taken,) = held.take()
     assert len(taken) == 12
     assert held.take() == []
-    assert not held.add(chunk_at(20), 4)
-    with patch.object(_held, "_SECONDS", 0.0):  # steps that take long are judged in time
-        assert held.add(chunk_at(24), 4)
-    held.take()
     with patch.object(_held, "_VALUES", 8):
         assert [held.add(chunk_at(4 * at), 4) for at in range(2)] == [False, True]
 
@@ -124,6 +120,16 @@ class Counting(BaseDetector):
 
     def reads(self, key: SeriesKey) -> bool:
         return key.name == "loss"
+
+
+def test_steps_that_take_long_are_judged_in_time() -> None:
+    counting, clock = Counting(), 100.0
+    with patch.object(_intake.time, "monotonic", lambda: clock):
+        monitor = Monitor(detectors=[counting], action="none")
+        for step in range(13):
+            clock += 2.0
+            monitor.observe(step, loss=1.0)
+    assert counting.seen == [3, 3, 3, 3]
 
 
 def test_a_monitor_waits_as_long_as_a_detector_allows() -> None:

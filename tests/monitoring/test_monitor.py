@@ -140,7 +140,7 @@ class Broken(BaseDetector):
 
 
 def test_a_check_that_fails_is_said_once_and_ends_nothing() -> None:
-    monitor = Monitor(detectors=[Broken()], action="none")
+    monitor = Monitor(detectors=[Broken()], every=16, action="none")
     with pytest.warns(MonitorWarning, match="broken failed.*no such luck"):
         steady(monitor, 0, 40)
     with warnings.catch_warnings():
@@ -149,7 +149,7 @@ def test_a_check_that_fails_is_said_once_and_ends_nothing() -> None:
     report = monitor.report()
     assert [d.outcome for d in report.failed_checks] == [Outcome.FAILED]
     assert report.status is Status.INCOMPLETE
-    strict = Monitor(detectors=[Broken()], action="none", strict=True)
+    strict = Monitor(detectors=[Broken()], every=16, action="none", strict=True)
     with pytest.raises(RuntimeError, match="no such luck"):
         steady(strict, 0, 40)
 

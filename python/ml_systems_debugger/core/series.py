@@ -26,6 +26,8 @@ class SeriesKind(str, Enum):
     ARRAY = "array"  # object: references to arrays and tensors
     TEXT = "text"  # object: str
 
+    __hash__ = str.__hash__  # of every key of a series; Enum's own is a call into Python
+
 
 _DTYPES = {
     SeriesKind.SCALAR: np.dtype(np.float64),

@@ -195,14 +195,19 @@ class LossPlateauDetector(TrailDetector):
         The standard errors are those of a least-squares line over the run, and of
         the median of the first eight values; of the first value alone there is one.
         """
-        levels, one = trail.groups.levels, spread(trail.recent)
+        if not self._begins_within_noise(trail, middle):
+            return False
+        levels = trail.groups.levels
         way = change * np.arange(len(levels)) / (len(levels) - 1)
         line = spread(levels - way) * math.sqrt(12.0 / len(levels))
+        return abs(change) <= self.flat * abs(middle) + 2 * line
+
+    def _begins_within_noise(self, trail: Trail, middle: float) -> bool:
+        one = spread(trail.recent)
         few = one * _MEDIAN_ERROR / math.sqrt(EARLY)
         flat = self.flat * abs(middle)
         return (
-            abs(change) <= flat + 2 * line
-            and abs(trail.first_level - middle) <= 2 * (flat + few)
+            abs(trail.first_level - middle) <= 2 * (flat + few)
             and trail[Field.FIRST] - middle <= 2 * flat + 3 * one
         )
 
@@ -262,15 +267,18 @@ class LossPlateauDetector(TrailDetector):
         began, ended = trail[Field.FIRST_STEP], trail[Field.LAST_STEP]
         if len(levels) < 8 or began > _RESUMED * (ended - began):
             return None
-        i, j = np.triu_indices(len(levels), 1)
-        slope = float(np.median((levels[j] - levels[i]) / (j - i)))
-        change = slope * (len(levels) - 1)
         middle = float(np.median(levels))
         error = groups.noise * math.sqrt(2.0 / max(1, len(trail.entries[0])))
         bound = self.flat * abs(middle) + 2 * error
         start, last = trail.first_level, float(levels[-1])
         fell = max(start, trail[Field.FIRST] - groups.noise) - last
-        sure = abs(change) <= bound and max(fell, last - start) <= 2 * bound
+        stands = max(fell, last - start) <= 2 * bound
+        if not stands and not self._begins_within_noise(trail, middle):
+            return None  # most losses: the slope need not be known
+        i, j = np.triu_indices(len(levels), 1)
+        slope = float(np.median((levels[j] - levels[i]) / (j - i)))
+        change = slope * (len(levels) - 1)
+        sure = stands and abs(change) <= bound
         if not sure and not self._within_noise(trail, change, middle):
             return None
         step = trail.step(Field.FIRST_STEP)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from ..core import Series, SeriesKey, SeriesKind, SeriesTable, SignalSet, TableKeys
 
 __all__ = ["Held", "urgent"]
 
-_SECONDS = 5.0
-"""Where steps take long, that is the wait: a look then costs nothing that anybody would notice."""
 _VALUES = 1 << 19
 """Numbers that are held at most: 4 MiB."""
 _LAYOUTS = 64
@@ -32,20 +28,14 @@ class Held:
         self._latency = latency
         self._chunks: list[SignalSet] = []
         self._steps = self._values = 0
-        self._since = 0.0
         self._apart: dict[tuple[TableKeys, ...], bool] = {}
 
     def add(self, chunk: SignalSet, steps: int) -> bool:
         """Hold a chunk of `steps` steps; return whether all are to be judged now."""
-        now = time.monotonic()
-        if not self._chunks:
-            self._since = now
         self._chunks.append(chunk)
         self._steps += steps
         self._values += len(chunk)
-        return (
-            self._steps >= self._latency or self._values >= _VALUES or now - self._since >= _SECONDS
-        )
+        return self._steps >= self._latency or self._values >= _VALUES
 
     def take(self) -> list[SignalSet]:
         """Return what is held as few chunks, in order; nothing is held any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ from ._watch import Watch
 __all__ = ["Intake"]
 
 _ALERT_STEPS = 4  # between two looks while loss or gradients stand out
+_SECONDS = 5.0
+"""Between two looks of all detectors at most: where steps take so long a look costs nothing that
+anybody would notice."""
 
 
 class Intake:
@@ -38,6 +42,8 @@ class Intake:
         self.last_step: int | None = None
         self.segment = 0
         self._close_look = False
+        self._since = time.monotonic()  # when all detectors looked last
+        self._all = False
         self._chances = 0
         self._names: dict[str, SeriesKey] = {}
         self._watch = Watch()
@@ -94,9 +100,13 @@ class Intake:
         return bad
 
     @property
-    def stands_out(self) -> bool:
-        """Whether the last step did: not finite, to be judged at once, or out of the ordinary."""
-        return self._close_look
+    def in_time(self) -> bool:
+        """Whether detectors of what takes long need not look at the last step yet.
+
+        They do where it is not finite, to be judged at once or out of the ordinary,
+        and where all looked last some seconds ago.
+        """
+        return not self._all
 
     def begin_late(self) -> None:
         """From now on numbers may come from a device: put every step once its own have come."""
@@ -126,7 +136,15 @@ class Intake:
         """Return whether the detectors are to look at the buffer after this step."""
         alert = self._watch.alert(self.buffer)
         self._close_look = alert or bad
-        return bad or self.buffer.full or (alert and len(self.buffer.steps) % _ALERT_STEPS == 0)
+        now = time.monotonic()
+        waited = now - self._since >= _SECONDS
+        self._all = alert or bad or waited
+        due = alert and len(self.buffer.steps) % _ALERT_STEPS == 0
+        if not (bad or waited or due or self.buffer.full):
+            return False
+        if self._all:
+            self._since = now
+        return True
 
     def due(self, chances: int) -> bool:
         """Return whether gradients are to be measured at the `chances`-th step that has some."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,60 @@ __all__ = ["OptimizerStates"]
 
 _TURNS = 16  # looks within which every state is looked at once
 _EVERY = 2  # steps from one to the next
-_NOTHING: dict[str, Any] = {}
 _MODES = (FailureMode.NAN_DETECTED, FailureMode.INF_DETECTED)
+
+
+class _Held:
+    """The averages of some parameters, and what they are read from.
+
+    Parameters
+    ----------
+    of : mapping
+        All states of the optimizer: another one after `load_state_dict`.
+    states : list of (str, mapping)
+        Name of each parameter, and its states by their keys.
+    tensor : type
+        What counts as an average.
+    """
+
+    def __init__(self, of: Any, states: list[tuple[str, Any]], tensor: Any) -> None:
+        self.of, self._states, self._count = of, states, len(of)
+        self._entries = [
+            (owner, state, key, one)
+            for owner, state in states
+            for key, one in state.items()
+            if key != "step" and isinstance(one, tensor) and one.dim()
+        ]
+        self._sizes = [len(state) for _, state in states]
+        parts = [part_of(one) for _, _, _, one in self._entries]
+        self._here = [at for at, part in enumerate(parts) if part.is_cpu]
+        self.parts = tuple(parts[at] for at in self._here)
+        """Of each average what is on this rank, of those on the CPU."""
+        self._norms = np.zeros(len(self.parts))
+        self._there = np.zeros(len(self.parts), np.bool_)
+
+    def same(self, of: Any) -> bool:
+        """Return whether the optimizer's states are still these very tensors."""
+        return (
+            of is self.of
+            and len(of) == self._count
+            and [len(state) for _, state in self._states] == self._sizes
+            and all(state.get(key) is one for _, state, key, one in self._entries)
+        )
+
+    def suspect(self) -> bool:
+        """Return whether any may hold a bad value: one native pass over all."""
+        try:
+            total = live_norms(self.parts, self._norms, self._there)
+        except (TypeError, ValueError):  # a type that it does not take
+            return True
+        return not math.isfinite(total)
+
+    def named(self) -> Iterator[tuple[str, str, Any]]:
+        """Yield parameter, key and the part of every average."""
+        for at, part in zip(self._here, self.parts, strict=True):
+            owner, _, key, _ = self._entries[at]
+            yield owner, key, part
 
 
 class OptimizerStates(Probe):
@@ -46,7 +98,9 @@ class OptimizerStates(Probe):
     def __init__(self, model: Any, optimizer: Any, watched: TorchModel, monitor: Monitor) -> None:
         self._optimizer, self._watched, self._monitor = optimizer, watched, monitor
         self._tensor = import_module("torch").Tensor
-        self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._parameters = [named[turn::_TURNS] for turn in range(_TURNS)]
+        self._last: list[_Held | None] = [None] * _TURNS
         self._seen = [-1] * _TURNS  # the last step at which each turn's states were looked at
         self._turn = self._steps = 0
         self._step = -1
@@ -93,32 +147,20 @@ class OptimizerStates(Probe):
         known = self._known
         for turn in turns:
             held = self._held(turn)
-            if held and self._suspect([one for _, _, one in held]):
-                for owner, key, one in held:
+            if held.parts and held.suspect():
+                for owner, key, one in held.named():
                     if (owner, key) not in known and floating(one) and bad(one):
                         known.add((owner, key))
                         tell(owner, key, one, self._seen[turn] + 1, step)
             self._seen[turn] = max(step, self._seen[turn])
 
-    def _held(self, turn: int) -> list[tuple[str, str, Any]]:
-        """Return parameter, key and the part on this rank of every average of a turn."""
-        state = self._optimizer.state
-        return [
-            (owner, key, part)
-            for owner, parameter in self._parameters[turn::_TURNS]
-            for key, one in state.get(parameter, _NOTHING).items()
-            if key != "step" and isinstance(one, self._tensor) and one.dim()
-            if (part := part_of(one)).is_cpu
-        ]
-
-    def _suspect(self, tensors: list[Any]) -> bool:
-        """Return whether any may hold a bad value: one native pass over all."""
-        size = len(tensors)
-        try:
-            total = live_norms(tensors, np.zeros(size), np.zeros(size, np.bool_))
-        except (TypeError, ValueError):  # a type that it does not take
-            return True
-        return not math.isfinite(total)
+    def _held(self, turn: int) -> _Held:
+        """Return the averages of a turn, as they were found before where they are the same."""
+        state, last = self._optimizer.state, self._last[turn]
+        if last is None or not last.same(state):
+            states = [(name, state[p]) for name, p in self._parameters[turn] if p in state]
+            self._last[turn] = last = _Held(state, states, self._tensor)
+        return last
 
     def _tell(self, owner: str, key: str, state: Any, low: int, high: int) -> None:
         told, name = summary(f"{owner}.{key}", state), f"{owner}.{key}"

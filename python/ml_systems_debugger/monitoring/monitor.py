@@ -44,8 +44,9 @@ class Monitor:
 
     Measuring is one native pass per step; values that are not finite are judged at
     once, everything else by the same detectors that judge finished runs, every
-    `every` steps, and every four while the loss or the gradients stand out. What is
-    found is given back, and handed to `on_finding`.
+    `every` steps or five seconds, whichever is sooner, and every four steps while
+    the loss or the gradients stand out. What is found is given back, and handed to
+    `on_finding`.
 
     With a torch model and optimizer it reads the gradients by itself, right
     before the optimizer uses them::
@@ -65,8 +66,8 @@ class Monitor:
         Default: all registered, as `config` sets them.
     config : Configuration, mapping or path of a TOML file, optional
     every : int
-        Steps between two looks of the detectors; a value that is not finite
-        brings one at once.
+        Steps between two looks of the detectors at most; a value that is not finite
+        brings one at once, five seconds since the last one do so too.
     update_every : int
         Steps between two measurements of how far the parameters moved.
     overhead : float, optional
@@ -121,7 +122,7 @@ class Monitor:
         self, model: Any = None, optimizer: Any = None, *,
         detectors: Sequence[BaseDetector] | None = None,
         config: Configuration | Mapping[str, Any] | str | None = None,
-        every: int = 16,
+        every: int = 64,
         update_every: int = 10,
         overhead: float | None = None,
         on_finding: Callable[[Finding], None] | None = None,
@@ -350,7 +351,7 @@ class Monitor:
         """Take that all of a step is in the buffer."""
         self._record(step)
         intake = self._intake
-        return self._judged(in_time=not intake.stands_out) if intake.to_be_judged(bad) else []
+        return self._judged(in_time=intake.in_time) if intake.to_be_judged(bad) else []
 
     def _arrived(self, *, wait: bool) -> list[Finding]:
         """Take the steps whose numbers have come from a device; with `wait` all there are."""
