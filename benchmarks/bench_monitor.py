@@ -1,15 +1,14 @@
 """The live monitor: what a step costs, beside training and beside other ways to watch.
 
     python benchmarks/bench_monitor.py fixed        # a step over 148 small tensors
-    python benchmarks/bench_monitor.py live         # a step of all detectors
     python benchmarks/bench_monitor.py transformer [--pairs]  # 10 M parameters, 2,048 tokens
     python benchmarks/bench_monitor.py memory       # the same model, bytes
 
 `fixed`: the step hook and `monitor.step`, with all that the detectors take in their
-blocks, as the median over 10 windows of 160 steps; beside it the pass over the same
-bytes alone (one call on plain arrays). `live`: what all detectors take for steps that
-come one by one, in blocks of 16, and as the monitor gives them: blocks of 16 for some,
-of 128 for others, and none to a detector that reads nothing of them. `transformer`:
+blocks, as the median over 10 windows of 256 steps; beside it the pass over the same
+bytes alone (one call on plain arrays); and by how much a loop with the optimizer's own
+step is slower, in windows in turn: a gradient's Python object is made once for both.
+`transformer`:
 steps of real training in random order of the ways to watch, each the median of what it
 took beyond the steps without any in the same round, with the median's 95 % interval by
 bootstrap over rounds. `--threads` are torch's and ours.
@@ -25,21 +24,19 @@ import tempfile
 import time
 import tracemalloc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from ml_systems_debugger import Monitor
-from ml_systems_debugger.core import SeriesKey, SignalSet, detectors
 from ml_systems_debugger.kernels import set_num_threads
 from ml_systems_debugger.kernels.live import live_norms
-from ml_systems_debugger.monitoring._judges import Judges
-from ml_systems_debugger.monitoring._steps import StepBuffer
 
-TENSORS, VALUES, STEPS, WARM, BLOCK = 148, 64, 1600, 800, 16
-WINDOW = 10 * BLOCK  # 160 steps: one look at least of every detector
+TENSORS, VALUES, WARM = 148, 64, 1024
+WINDOW = 256  # steps: every detector looks once, those of what comes sooner twice
+STEPS = 10 * WINDOW
 TOKENS, WIDTH, LAYERS, WORDS, LENGTH = 2048, 320, 7, 3200, 256
 
 
@@ -100,6 +97,49 @@ def small_steps(
     return monitor, hooks[WARM:], steps[WARM:], tuple(p.grad for p in parameters)
 
 
+def slower_loop() -> float:
+    """Return by how many microseconds a step of a loop with SGD is slower for being watched."""
+    parameters = torch.nn.ParameterList(
+        torch.nn.Parameter(torch.randn(VALUES)) for _ in range(TENSORS)
+    )
+    optimizer = torch.optim.SGD(parameters.parameters(), 1e-4)
+    monitor = Monitor(parameters, optimizer, action="none")
+    before, after = (
+        dict(hooks) for hooks in (optimizer._optimizer_step_pre_hooks,
+                                  optimizer._optimizer_step_post_hooks)
+    )  # fmt: skip
+    noise = [torch.randn(VALUES) for _ in range(TENSORS)]
+    rng, step = np.random.default_rng(0), 0
+    taken: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(26):
+        for watched in (True, False):
+            if watched:
+                optimizer._optimizer_step_pre_hooks.update(before)
+                optimizer._optimizer_step_post_hooks.update(after)
+            else:
+                optimizer._optimizer_step_pre_hooks.clear()
+                optimizer._optimizer_step_post_hooks.clear()
+            total = 0.0
+            for _ in range(WINDOW):
+                factor = float(np.exp(rng.normal(0, 0.1)))
+                made = torch._foreach_mul(noise, factor)
+                for parameter, one in zip(parameters, made, strict=True):
+                    parameter.grad = one
+                del made, one
+                value = 2 * np.exp(-step / 4000) + 0.5 + 0.02 * rng.normal()
+                loss = torch.tensor(value, requires_grad=True) * 1.0
+                step += watched
+                began = time.perf_counter()
+                optimizer.step()
+                if watched:
+                    monitor.step(loss=loss)
+                total += time.perf_counter() - began
+            taken[watched].append(total / WINDOW)
+    pairs = np.array(taken[True][4:]) - np.array(taken[False][4:])
+    assert not monitor.findings, monitor.findings
+    return 1e6 * float(np.median(pairs))
+
+
 def fixed() -> None:
     """Print what a step over many small tensors costs."""
     columns = []
@@ -117,7 +157,7 @@ def fixed() -> None:
     rows = (
         "hook: gradients taken and measured, median",
         "`monitor.step`, median",
-        f"blocks of {BLOCK} steps judged, movements every 10",
+        "detectors, and movements every 10 steps",
         "all",
         "the pass alone, over plain arrays",
         "all, beyond that pass",
@@ -126,75 +166,14 @@ def fixed() -> None:
           "| and a recorder | overhead=0.01 |\n|---|---|---|---|---|")  # fmt: skip
     for title, *told in zip(rows, *columns, strict=True):
         print(f"| {title} | {' | '.join(f'{one:.1f}' for one in told)} |")
-    print(f"\nWith the budget: {monitor.budget}.")
+    slower = statistics.median(slower_loop() for _ in range(3))
+    beyond = slower - columns[1][4]
+    print(
+        f"\nA loop with SGD's own step, gradients made anew, is slower by {slower:.1f} us a step,"
+    )
+    print(f"{beyond:.1f} beyond the pass.")
+    print(f"With the budget: {monitor.budget}.")
     folder.cleanup()
-
-
-USUAL = {
-    "lr": 1e-3, "data_time": 0.02, "comm_time": 0.1, "loss_scale": 65536.0, "skipped_step": 0.0,
-    "memory_allocated": 0.8, "max_memory_allocated": 0.8, "update_ratio": 1e-3,
-}  # fmt: skip
-
-
-def quantities() -> list[SeriesKey]:
-    """Return one series of every quantity that a detector names."""
-    names = {name for cls in detectors.items().values() for name in cls().get_required_signals()}
-    return [SeriesKey(name) for name in sorted(names - {"log_event_kind", "log_event"})]
-
-
-def blocks(layers: int, steps: int, count: int, size: int) -> Iterator[SignalSet]:
-    """Yield blocks of a made-up healthy run with `count` single series and `layers` others."""
-    rng, buffer = np.random.default_rng(0), StepBuffer(size)
-    if count == 1:
-        keys = quantities()
-    else:
-        keys = [SeriesKey("loss"), SeriesKey("lr"), SeriesKey("grad_norm")]
-    layered = [SeriesKey("grad_norm", layer=f"layer.{k}") for k in range(layers)]
-    for step in range(steps):
-        buffer.begin(step)
-        for key in keys:
-            size = USUAL.get(key.name, 1.0)
-            exact = key.name in ("lr", "loss_scale", "collective_seq", "seed")
-            buffer.put(key, size if exact else size * float(1 + 0.01 * rng.normal()))
-        if layered:
-            values = np.exp(rng.normal(0, 0.3, layers))
-            buffer.put_group("layers", buffer.group("layers", layered), values)
-        if buffer.full:
-            yield buffer.drain()
-
-
-def live() -> None:
-    """Print what the detectors take for a step."""
-    print("| us a step, all detectors | steps one by one | in blocks of 16 | as by the monitor |")
-    print("|---|---|---|---|")
-    for title, layers, count in (
-        ("one series of each of their quantities", 0, 1),
-        ("loss, learning rate and gradient norm", 0, 3),
-        ("600 gradient norms beside those", 600, 3),
-    ):
-        told = []
-        for size in (1, BLOCK):
-            folds = [cls() for cls in detectors.items().values()]
-            states = [detector.init() for detector in folds]
-            taken = []
-            for chunk in blocks(layers, 640 if size == 1 else 1280, count, size):
-                names = set(chunk.names)
-                began = time.perf_counter()
-                for detector, state in zip(folds, states, strict=True):
-                    needed = detector.get_required_signals()
-                    if not needed or not names.isdisjoint(needed):
-                        detector.update(state, chunk)
-                taken.append((time.perf_counter() - began) / size)
-            told.append(1e6 * statistics.median(taken[len(taken) // 4 :]))
-        judges = Judges([cls() for cls in detectors.items().values()], {}, strict=True)
-        taken = []
-        for chunk in blocks(layers, 2560, count, BLOCK):
-            began = time.perf_counter()
-            judges.update(chunk, steps=BLOCK)
-            taken.append((time.perf_counter() - began) / BLOCK)
-        looks = np.array(taken[len(taken) // 5 :]).reshape(-1, 8).mean(axis=1)  # of 128 steps each
-        told.append(1e6 * float(np.median(looks)))
-        print(f"| {title} | {told[0]:.1f} | {told[1]:.1f} | {told[2]:.1f} |")
 
 
 class Transformer(torch.nn.Module):
@@ -385,7 +364,7 @@ def memory() -> None:
 def main() -> None:
     """Print one table, or all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("part", nargs="*", default=["fixed", "live", "transformer", "memory"])
+    parser.add_argument("part", nargs="*", default=["fixed", "transformer", "memory"])
     parser.add_argument("--seconds", type=float, default=70, help="for the transformer")
     parser.add_argument("--pairs", action="store_true", help="the transformer with ours alone")
     parser.add_argument("--threads", type=int, default=0, help="0 leaves what is usual")
@@ -394,7 +373,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
         set_num_threads(options.threads)
     parts: dict[str, Callable[[], None]] = {
-        "fixed": fixed, "live": live, "memory": memory,
+        "fixed": fixed, "memory": memory,
         "transformer": lambda: transformer(options.seconds, options.pairs),
     }  # fmt: skip
     for name in options.part:

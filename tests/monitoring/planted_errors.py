@@ -29,7 +29,7 @@ from ml_systems_debugger.monitoring import MonitorWarning
 
 STEPS, BAD = 48, 40
 CARRIED = range(20, 24)  # steps whose gradients are not cleared before
-_GUARDS = ("Monitor", "Actions", "Probes", "Judges", "_guarded", "clipping")
+_GUARDS = ("Monitor", "Troubles", "Actions", "Probes", "Judges", "_guarded", "clipping")
 """What catches the errors of all the others, and is called by the loop or by torch."""
 _ELSEWHERE = ("replica", "device", "_late", "session", "_clipping")
 

@@ -131,7 +131,7 @@ def test_a_monitor_keeps_to_its_budget_and_says_so(ticking: Ticking) -> None:
     monitor = Monitor(action="none", overhead=0.02)
     assert run(monitor, ticking, 0, 2500) == []
     assert monitor.budget.gradients_every == 64
-    assert monitor.budget.every == 64
+    assert monitor.budget.every == 128
     share = monitor.budget.share
     assert share is not None
     assert share <= 0.02

@@ -129,7 +129,7 @@ def test_nothing_is_waited_for() -> None:
     assert not any(copy.waited for copy in monitor._intake.devices.copies)
     monitor.report()
     assert len(monitor._intake.late) == 0
-    assert monitor._notes == {}
+    assert monitor._troubles.told == {}
     monitor.close()
 
 
@@ -204,7 +204,7 @@ def test_gradients_that_are_not_cleared() -> None:
             optimizer.step()
             monitor.step(loss=loss)
         monitor.close()
-        assert monitor._notes == {}
+        assert monitor._troubles.told == {}
         found.append(told(monitor.findings))
     assert found[0] == found[1]
     assert FailureMode.STALE_GRADIENTS in {one[0] for one in found[0]}
@@ -248,7 +248,7 @@ def test_a_scale_is_taken_off_and_steps_of_the_scaler_are_its_own(
             scaler.step()
             monitor.step(loss=loss)
         monitor.report()
-        assert monitor._notes == {}
+        assert monitor._troubles.told == {}
         assert not hasattr(optimizer, "found_inf")
         monitors.append(monitor)
     # Where a look falls on a step that is left out, the next one is known a step later.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["SLOW"]
 
-SLOW = 128
+SLOW = 256
 """Steps. For what comes over hundreds of steps, or what the monitor itself sees begin: values
 that are not finite, a loss or a gradient that stands out, parameters that rest, gradients that
 are zero. The price of a look is mostly that of code that left the caches since the last one."""

@@ -96,11 +96,13 @@ class TorchCatch(_Wrapped):
         scale_loss, apply = self.optimizer.scale_loss, self.optimizer.apply
 
         def scaled(loss: Any) -> Any:
-            self._loss = self.monitor._safely("reading the loss", lambda: float(loss.detach()))
+            self._loss = self.monitor._troubles.safely(
+                "reading the loss", lambda: float(loss.detach())
+            )
             return scale_loss(loss)
 
         def applied(grads: Any, trainable_variables: Any = None) -> Any:
-            self.monitor._safely("measuring gradients", self._measure)
+            self.monitor._troubles.safely("measuring gradients", self._measure)
             if self._skip and not self.monitor.gradients_finite:
                 return None
             return apply(grads, trainable_variables)
@@ -151,7 +153,7 @@ class JaxCatch(_Wrapped):
 
         def applied(optimizer_variables: Any, grads: Any, trainable_variables: Any) -> Any:
             made = apply(optimizer_variables, grads, trainable_variables)
-            sent = self.monitor._safely(
+            sent = self.monitor._troubles.safely(
                 "measuring gradients",
                 lambda: self._send(optimizer_variables, grads, trainable_variables, made[0]),
             )

@@ -211,14 +211,14 @@ class GradientWatch:
         while len(self._told) > left or (self._told and self._arrivals and self._ready()):
             loss, metrics = self._told.popleft()
             if hasattr(loss, "block_until_ready"):
-                self.monitor._safely("waiting for a step", loss.block_until_ready)
+                self.monitor._troubles.safely("waiting for a step", loss.block_until_ready)
             if not self._arrivals or jax.local_device_count() > 1:
                 barrier: Callable[[], None] = jax.effects_barrier
                 barrier()
             step, row = self._arrivals.take() or (None, None)
             if self._error is not None:
                 error, self._error = self._error, None
-                self.monitor._failed("measuring gradients", error)
+                self.monitor._troubles.failed("measuring gradients", error)
             if step is None:
                 last = self.monitor._intake.last_step
                 step = 0 if last is None else last + 1

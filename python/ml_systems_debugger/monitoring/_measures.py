@@ -43,11 +43,14 @@ class Gradients:
 
     def __init__(self) -> None:
         self._names: Sequence[str] = ()
-        self._norms: Floats = np.zeros(0)
-        self._there: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
-        self._total = 0.0
-        self._put = Layers("grad_norm")
+        self.norms: Floats = np.zeros(0)
+        """Of what was read last, [tensors]; 0 where there was no gradient."""
+        self.there: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+        """Which of them had a gradient, [tensors]."""
+        self.total = 0.0
+        """Of all that were read last."""
         self.bad = False
+        self._put = Layers("grad_norm")
 
     def read(
         self, names: Sequence[str], owners: Sequence[Any], attribute: str | None = None
@@ -57,43 +60,28 @@ class Gradients:
         With `attribute` that of the owners is meant; None and sparse ones are left out.
         """
         if names is not self._names and list(names) != list(self._names):
-            self._norms = np.zeros(len(names))
-            self._there = np.zeros(len(names), np.bool_)
+            self.norms = np.zeros(len(names))
+            self.there = np.zeros(len(names), np.bool_)
         self._names = names
-        self._total = live_norms(owners, self._norms, self._there, attribute=attribute)
-        self.bad = not math.isfinite(self._total) and not bool(np.isfinite(self._norms).all())
+        self.total = live_norms(owners, self.norms, self.there, attribute=attribute)
+        self.bad = not math.isfinite(self.total) and not bool(np.isfinite(self.norms).all())
         return self.bad
 
     def unscale(self, scale: float) -> None:
         """Take a loss scale off what was read last."""
-        self._norms /= scale
-        self._total /= scale
-
-    @property
-    def total(self) -> float:
-        """Of all that were read last."""
-        return self._total
+        self.norms /= scale
+        self.total /= scale
 
     def take(self, names: Sequence[str], norms: Floats, there: npt.NDArray[np.bool_]) -> None:
         """Take norms [names] that were measured elsewhere, as if they had been read."""
-        self._names, self._norms, self._there = names, norms, there
-        self._total = live_norms((norms,), np.zeros(1), np.zeros(1, np.bool_))
+        self._names, self.norms, self.there = names, norms, there
+        self.total = live_norms((norms,), np.zeros(1), np.zeros(1, np.bool_))
         self.bad = not bool(np.isfinite(norms).all())
-
-    @property
-    def norms(self) -> Floats:
-        """Of what was read last, [tensors]; 0 where there was no gradient."""
-        return self._norms
-
-    @property
-    def there(self) -> npt.NDArray[np.bool_]:
-        """Which of them had a gradient, [tensors]."""
-        return self._there
 
     @property
     def any(self) -> bool:
         """Whether there was a gradient at all."""
-        return self._total != 0.0 or bool(self._there.any())
+        return self.total != 0.0 or bool(self.there.any())
 
     def put(self, buffer: StepBuffer, key: MakeKey) -> None:
         """Put what was read last.
@@ -101,13 +89,16 @@ class Gradients:
         A norm that the loop itself tells, as clipping returned it, is that of all
         gradients; where what was read differs, clipping is what it went through.
         """
-        self._put(buffer, key, self._names, self._norms, self._there)
-        whole = self._put.whole
-        told = next((value for known, value in buffer.scalars() if known == whole), None)
+        self._put(buffer, key, self._names, self.norms, self.there)
+        whole, told = self._put.whole, None
+        for known, value in buffer.scalars():
+            if known == whole:
+                told = value
+                break
         if told is None:
-            buffer.put(whole, self._total)
-        elif not math.isclose(told, self._total, rel_tol=_SAME):
-            buffer.put(key("clipped_grad_norm", None), self._total)
+            buffer.put(whole, self.total)
+        elif not math.isclose(told, self.total, rel_tol=_SAME):
+            buffer.put(key("clipped_grad_norm", None), self.total)
 
 
 class Layers:

@@ -65,12 +65,21 @@ class Probes:
 
     def __init__(self, failed: Callable[[str, Exception], None]) -> None:
         self._all: tuple[Probe, ...] = ()  # another one where that changes: loops go on
+        self._asked: dict[str, tuple[Probe, ...]] = {}  # by the method that they are asked by
         self._over: tuple[Probe, ...] = ()  # left out
         self._failed = failed
+        self._are(())
 
     def add(self, probe: Probe) -> None:
         """Ask it too from now on."""
-        self._all = (*self._all, probe)
+        self._are((*self._all, probe))
+
+    def _are(self, probes: tuple[Probe, ...]) -> None:
+        self._all = probes
+        self._asked = {
+            name: tuple(one for one in probes if _has_own(one, name))
+            for name in ("metrics", "put", "findings")
+        }
 
     def __iter__(self) -> Iterator[Probe]:
         return iter(self._all)
@@ -78,7 +87,7 @@ class Probes:
     def metrics(self) -> dict[str, Any]:
         """Return the numbers of all."""
         found: dict[str, Any] = {}
-        for probe in self._all:
+        for probe in self._asked["metrics"]:
             try:
                 found.update(probe.metrics())
             except Exception as error:  # noqa: BLE001, PERF203 - training is not to end for this
@@ -88,7 +97,7 @@ class Probes:
     def put(self, buffer: StepBuffer, key: MakeKey, but: Probe | None = None) -> bool:
         """Let all put what they measured, `but` one; return whether it is to be judged now."""
         now = False
-        for probe in self._all:
+        for probe in self._asked["put"]:
             if probe is but:
                 continue
             try:
@@ -100,7 +109,7 @@ class Probes:
     def findings(self, step: int | None) -> list[Finding]:
         """Return what is new of all, at the end of a step; at the end of the run with None."""
         found: list[Finding] = []
-        for probe in self._all:
+        for probe in self._asked["findings"] if step is not None else self._all:
             try:
                 found += probe.drain() if step is None else probe.findings(step)
             except Exception as error:  # noqa: BLE001, PERF203 - likewise
@@ -130,5 +139,11 @@ class Probes:
         probe.failed = True
         if probe not in self._over:
             self._over = (*self._over, probe)
-        self._all = tuple(one for one in self._all if one is not probe)
+        self._are(tuple(one for one in self._all if one is not probe))
         self._failed(probe.what, error)
+
+
+def _has_own(probe: Probe, method: str) -> bool:
+    """Return whether it does not leave a method as it is, which does nothing."""
+    bound = getattr(probe, method)
+    return getattr(bound, "__func__", bound) is not getattr(Probe, method)

@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from ..kernels.live import live_norms
 
-__all__ = ["Standing", "Starved"]
+__all__ = ["LOOKS", "Standing", "Starved"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-_LOOKS = 5  # steps between two looks at the windows
+LOOKS = 5
+"""Steps between two looks of both; at others they need not be asked."""
 _WINDOW = 16  # elements
 _STARVED = 4  # looks at a gradient of zero
 _NEEDED = 8  # exact measurements without movement: what frozen_parameters asks for
@@ -37,14 +38,14 @@ class Starved:
 
     def now(self, gradients: Floats, there: Bools, step: int) -> bool:
         """Take the norms [tensors] of a step, and which were there; return whether to judge now."""
-        if step % _LOOKS:
+        if step % LOOKS:
             return False
         if len(self._had) != len(gradients):
             self._had = np.zeros(len(gradients), np.bool_)
             self._looks = np.zeros(len(gradients), np.int64)
             self._calm = False
-        if there.all() and gradients.all():
-            if not self._calm:  # what mostly comes: nothing is zero
+        if np.count_nonzero(gradients) == len(gradients):  # what mostly comes: all there, none zero
+            if not self._calm:
                 self._looks[:], self._had[:], self._calm = 0, True, True
             return False
         self._calm = False
@@ -114,14 +115,14 @@ class Standing:
         """
         if self._looking:
             return True
-        if step % _LOOKS:
+        if step % LOOKS:
             return False
         if self._views is None:
             self._windows(parameters)
         live_norms(self._views or (), self._norms, self._there)
         rests = self._norms == self._before
-        self._before[:] = self._norms
-        if not rests.any() or rests.all():
+        self._before, self._norms = self._norms, self._before
+        if np.count_nonzero(rests) in (0, len(rests)):
             return False
         found = np.zeros(len(parameters), np.bool_)
         found[self._at] = rests

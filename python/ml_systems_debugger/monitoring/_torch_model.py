@@ -14,7 +14,7 @@ from ._device_model import DeviceModel
 from ._late import LateBuffer
 from ._measures import Gradients, MakeKey, Parameters, part_of
 from ._probe import Probe
-from ._standing import Standing, Starved
+from ._standing import LOOKS, Standing, Starved
 from ._steps import Bools, Floats, StepBuffer
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class TorchModel(Probe):
         self._clips: list[tuple[slice | list[int], Factor]] = []
         self._waits = False  # measured for a step that the optimizer has not made yet
         self._handles = []
+        self._on_optimizer: dict[str, Any] = getattr(self._optimizer, "__dict__", {})
         if optimizer is not None:
             self._handles.append(self._optimizer.register_step_pre_hook(self.measure))
             listen(self)
@@ -95,8 +96,9 @@ class TorchModel(Probe):
         if not self._waits:
             self._measure()
         self._waits = False
-        found = getattr(self._optimizer, "found_inf", None)
-        scale = getattr(self._optimizer, "grad_scale", None)
+        # What a gradient scaler leaves on the optimizer: `getattr` is slow where there is nothing.
+        left = self._on_optimizer
+        found, scale = left.get("found_inf"), left.get("grad_scale")
         device = self._device
         if device is not None:
             device.scaled(found, scale)
@@ -163,7 +165,7 @@ class TorchModel(Probe):
             call()
         except Exception as error:  # noqa: BLE001 - training is not to end for this
             self._measured = False
-            monitor._failed("measuring gradients", error)
+            monitor._troubles.failed("measuring gradients", error)
         monitor.cost += time.perf_counter() - began
 
     def put(self, buffer: StepBuffer, key: MakeKey) -> bool:
@@ -191,11 +193,13 @@ class TorchModel(Probe):
             factors = [factor() for _, factor in self._clips]
             buffer.put(key("clipped_grad_norm", None), self._clipped(self._clips, factors))
         now, at = self._gradients.bad, self._chances
-        now |= self._starved.now(self._gradients.norms, self._gradients.there, at)
-        here = self._here()
-        seems = self._standing.seems(here, self._gradients.norms, at, self._replaced)
+        seems = False
+        if at % LOOKS == 0 or self._standing.looking:
+            norms = self._gradients.norms
+            now |= self._starved.now(norms, self._gradients.there, at)
+            seems = self._standing.seems(self._here(), norms, at, self._replaced)
         if at > self._looks or seems:
-            self._moved.measure(buffer, key, self._names, self._here() if seems else here)
+            self._moved.measure(buffer, key, self._names, self._here())
             self._looks = at + self._monitor.budget.update_every - 1
             now |= self._standing.measured(self._moved.moved, at)
         return now

@@ -32,7 +32,7 @@ def _told_once(what: str) -> Callable[[_Hook], _Hook]:
             try:
                 hook(self, *given)
             except Exception as error:  # noqa: BLE001 - training is not to end for this
-                self._monitor._failed(what, error)
+                self._monitor._troubles.failed(what, error)
 
         return guarded
 
@@ -101,7 +101,7 @@ class Tracer:
                 self._before = Before(parameters, self._optimizer)
                 self._values = {p: p.detach().clone() for p in parameters.values()}
         except Exception as error:  # noqa: BLE001 - training is not to end for this
-            self._monitor._failed("keeping the parameters for a trace", error)
+            self._monitor._troubles.failed("keeping the parameters for a trace", error)
 
     def after(
         self, step: int, found: Sequence[Finding], closure: Callable[[], Any] | None
@@ -116,7 +116,7 @@ class Tracer:
             self._sick = self._bad
             return self.told(self.replay(step, closure))
         except Exception as error:  # noqa: BLE001 - training is not to end for this
-            self._monitor._failed("tracing a step", error)
+            self._monitor._troubles.failed("tracing a step", error)
             return []
         finally:
             self._bad = False

@@ -45,6 +45,11 @@ class Actions:
         self._pending: list[Finding] = []
         self._on_finding, self._save, self._failed = on_finding, save, failed
 
+    @property
+    def pending(self) -> bool:
+        """Whether something said from another thread is still to be raised."""
+        return bool(self._pending)
+
     def take(self, found: Sequence[Finding]) -> None:
         """Say what is grave, call back, save; then stop or raise.
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..configuration import Configuration
 from ..core import (
@@ -26,6 +25,7 @@ from ._intake import Intake
 from ._judges import Judges, MonitorWarning, failed_results
 from ._probe import Probes
 from ._recorder import Recorder
+from ._troubles import Troubles
 from ._watched import watch_model
 from .actions import Actions, FaultFound
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from .tracing import TraceResult
 
 __all__ = ["FaultFound", "Monitor", "MonitorWarning"]
-
-_T = TypeVar("_T")
 
 
 class Monitor:
@@ -122,7 +120,7 @@ class Monitor:
         self, model: Any = None, optimizer: Any = None, *,
         detectors: Sequence[BaseDetector] | None = None,
         config: Configuration | Mapping[str, Any] | str | None = None,
-        every: int = 64,
+        every: int = 128,
         update_every: int = 10,
         overhead: float | None = None,
         on_finding: Callable[[Finding], None] | None = None,
@@ -146,16 +144,16 @@ class Monitor:
         self.context = {**self.config.context, **(context or {})}
         self._debugger = MLSystemsDebugger(detectors, config=self.config)
         self._judges = Judges(self._debugger.detectors, self.context, strict)
-        self._actions = Actions(action, Severity(at_least), on_finding, save, self._failed)
-        self._strict = strict
+        self._strict, self._troubles = strict, Troubles(strict)
+        failed = self._troubles.failed
+        self._actions = Actions(action, Severity(at_least), on_finding, save, failed)
         self.budget = Budget(overhead, every, update_every, skip_nonfinite)
         """What is measured how often, and what that costs."""
-        self._notes: dict[str, str] = {}
         self._recorder = None if recorder is None else Recorder(recorder, slots)
         self.findings: list[Finding] = []
         self.cost = 0.0
         """Seconds that the monitor itself has taken."""
-        self._probes = Probes(self._failed)
+        self._probes = Probes(failed)
         self._intake = Intake(self.budget, self._probes, replica_id)
         self._model, optimizer = watch_model(
             model, optimizer, self,
@@ -202,12 +200,14 @@ class Monitor:
             found = self._observe(step, loss, arrays, metrics)
         except Exception as error:  # noqa: BLE001 - training is not to end for this
             found = []
-            self._failed("observing a step", error)
+            self._troubles.failed("observing a step", error)
         found += self._probes.findings(step)
         now = time.perf_counter()
         self.cost += now - began
         if self.budget.limit is not None:
-            found += self._safely("keeping to the budget", lambda: self._weighed(now)) or []
+            found += (
+                self._troubles.safely("keeping to the budget", lambda: self._weighed(now)) or []
+            )
         return found
 
     def _weighed(self, now: float) -> list[Finding]:
@@ -235,13 +235,16 @@ class Monitor:
         metrics : numbers by name
         """
         step = 0 if self._intake.last_step is None else self._intake.last_step + 1
-        metrics = {**self._probes.metrics(), **metrics}
+        own = self._probes.metrics()
+        metrics = {**own, **metrics} if metrics else own
         found = self._taken(step, loss, (None, None, None), metrics)
         if closure is not None and self._tracer is None:
             self._tracing()
         tracer = self._tracer
         if tracer is not None:
-            more = self._safely("tracing a step", lambda: tracer.after(step, found, closure))
+            more = self._troubles.safely(
+                "tracing a step", lambda: tracer.after(step, found, closure)
+            )
             found = found + (more or [])
         return self._told(found)
 
@@ -284,11 +287,11 @@ class Monitor:
         self._told(self._arrived(wait=True) + self._judged())
         results = self._judges.conclude()
         if self._tracer is not None:
-            results += self._safely("what was traced", self._tracer.conclusions) or []
+            results += self._troubles.safely("what was traced", self._tracer.conclusions) or []
         results += self._probes.conclusions()
-        results += failed_results({**self._judges.failed, **self._notes})
+        results += failed_results({**self._judges.failed, **self._troubles.told})
         made = self._debugger.conclude(results, self.context, strict=self._strict)
-        budget = self._safely("the report of the budget", self.budget.to_dict) or {}
+        budget = self._troubles.safely("the report of the budget", self.budget.to_dict) or {}
         return replace(made, metadata={**made.metadata, "monitoring": budget})
 
     def state_dict(self) -> dict[str, Any]:
@@ -317,10 +320,10 @@ class Monitor:
         found = self._told(self._arrived(wait=True) + self._judged() + self._probes.findings(None))
         self._probes.detach()
         if self._tracer is not None:
-            self._safely("taking the trace's hooks off", self._tracer.detach)
+            self._troubles.safely("taking the trace's hooks off", self._tracer.detach)
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
-            self._safely("closing the flight recorder", recorder.close)
+            self._troubles.safely("closing the flight recorder", recorder.close)
         return found
 
     def __enter__(self) -> Monitor:
@@ -360,7 +363,7 @@ class Monitor:
             for step, bad in self._intake.arrived(wait):
                 found += self._put(step, bad)
         except Exception as error:  # noqa: BLE001 - training is not to end for this
-            self._failed("taking numbers from a device", error)
+            self._troubles.failed("taking numbers from a device", error)
         return found
 
     def _judged(self, *, in_time: bool = False) -> list[Finding]:
@@ -373,21 +376,14 @@ class Monitor:
             return self._judges.update(buffer.drain(), steps=steps)
         except Exception as error:  # noqa: BLE001 - training is not to end for this
             self._intake.renew()
-            self._failed("judging what was measured", error)
+            self._troubles.failed("judging what was measured", error)
             return []
-
-    def _safely(self, what: str, call: Callable[[], _T]) -> _T | None:
-        """Return what `call` gives; None where it fails, and say so."""
-        try:
-            return call()
-        except Exception as error:  # noqa: BLE001 - likewise
-            self._failed(what, error)
-            return None
 
     def _told(self, found: list[Finding]) -> list[Finding]:
         """Hand out findings; the first thing done with them, before anything else is written."""
-        self.findings += found
-        self._actions.take(found)
+        if found or self._actions.pending:
+            self.findings += found
+            self._actions.take(found)
         return found
 
     def _at_once(self, found: list[Finding]) -> bool:
@@ -400,21 +396,12 @@ class Monitor:
             return
         try:
             if left_out := self._recorder.write(step, self._intake.buffer):
-                self._note("the flight recorder", "is full", f"{left_out} series have no room")
+                self._troubles.say(
+                    "the flight recorder", "is full", f"{left_out} series have no room"
+                )
         except Exception as error:  # noqa: BLE001 - likewise
             self._recorder = None
-            self._failed("the flight recorder", error)
-
-    def _failed(self, what: str, error: Exception) -> None:
-        """Say once what did not work; it counts as a check that did not run."""
-        if self._strict:
-            raise error
-        self._note(what, "failed and is left out", f"{type(error).__name__}: {error}")
-
-    def _note(self, what: str, happened: str, why: str) -> None:
-        if what not in self._notes:
-            self._notes[what] = why
-            warnings.warn(f"{what} {happened}: {why}", MonitorWarning, stacklevel=5)
+            self._troubles.failed("the flight recorder", error)
 
     def signals(self) -> SignalSet:
         """Return what the ring file holds, where there is one: the last steps."""

@@ -137,7 +137,7 @@ class Replicas(Probe):
         )  # fmt: skip
         self._work.interval(options.every)
         if self._compared.left_out:
-            monitor._note(
+            monitor._troubles.say(
                 self.what, "leaves out some parameters",
                 f"{self._compared.left_out} are shared by a third set of ranks",
             )  # fmt: skip
