@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,6 +31,8 @@ def compare(
 ) -> dict[str, float]:
     """Time calls in interleaved rounds and print a table; calls that are None are left out.
 
+    The order changes from round to round: whoever comes after a slow one finds
+    memory that was free so long that the host of a virtual machine took it back.
     Printed are the least wall time and the least CPU time of the process (all
     threads together, page faults included), each with its ratio to the first
     call's. The least of interleaved rounds, since neighbours on a shared machine
@@ -44,8 +47,11 @@ def compare(
         begin = time.process_time()
         call()
         again[name] = max(1, int(_LEAST / max(time.process_time() - begin, 1e-8)))
+    chance = random.Random(0)
     for _ in range(rounds):
-        for name, call in usable.items():
+        order = list(usable.items())
+        chance.shuffle(order)
+        for name, call in order:
             count = again[name]
             begin, begin_cpu = time.perf_counter(), time.process_time()
             for _ in range(count):

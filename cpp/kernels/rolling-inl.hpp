@@ -155,6 +155,30 @@ inline bool all_finite(const double *x, size_t n) {
   return bad == 0;
 }
 
+// The least and the greatest so far. Of `y < low ? y : low` in a loop that holds both, compilers
+// make a compare and moves through integer registers: 8 cycles a value, where these take 2.
+struct Extent {
+#if defined(__x86_64__)
+  __m128d low, high;
+  Extent(double least, double greatest) : low(_mm_set_sd(least)), high(_mm_set_sd(greatest)) {}
+  void take(double y) {
+    low = _mm_min_sd(_mm_set_sd(y), low);
+    high = _mm_max_sd(_mm_set_sd(y), high);
+  }
+  double least() const { return _mm_cvtsd_f64(low); }
+  double greatest() const { return _mm_cvtsd_f64(high); }
+#else
+  double low, high;
+  Extent(double least, double greatest) : low(least), high(greatest) {}
+  void take(double y) {
+    low = y < low ? y : low;
+    high = y > high ? y : high;
+  }
+  double least() const { return low; }
+  double greatest() const { return high; }
+#endif
+};
+
 // One direction through a block: places [first, last) going up, or last-1 down to first. `sum` goes
 // on; the centre is the first finite value met. Where all values are finite (Clean), sums that
 // depend on the places alone are left to fill_counts.
@@ -163,7 +187,8 @@ inline void scan(const double *x, size_t first, size_t last, double *sum, double
                  const Sums &out) {
   double count = sum[kSumFinite], s1 = sum[kSumValue], s2 = sum[kSumSquare];
   double sp = sum[kSumPlace], spp = sum[kSumPlaceSquare], spv = sum[kSumPlaceValue];
-  double low = sum[kSumMin], high = sum[kSumMax], c = *centre;
+  double c = *centre;
+  Extent extent(sum[kSumMin], sum[kSumMax]);
   if (Clean && count == 0 && first < last) c = x[Backward ? last - 1 : first];
   for (size_t k = first; k < last; ++k) {
     const size_t i = Backward ? last - 1 - (k - first) : k;
@@ -176,8 +201,7 @@ inline void scan(const double *x, size_t first, size_t last, double *sum, double
       s1 += v;
       s2 += v * v;
       spv += pv;
-      low = y < low ? y : low;
-      high = y > high ? y : high;
+      extent.take(y);
       if (!Clean) {
         count += 1;
         sp += place;
@@ -187,8 +211,8 @@ inline void scan(const double *x, size_t first, size_t last, double *sum, double
     out.array[kSumValue][i] = s1;
     out.array[kSumSquare][i] = s2;
     out.array[kSumPlaceValue][i] = spv;
-    out.array[kSumMin][i] = low;
-    out.array[kSumMax][i] = high;
+    out.array[kSumMin][i] = extent.least();
+    out.array[kSumMax][i] = extent.greatest();
     if (!Clean) {
       out.array[kSumFinite][i] = count;
       out.array[kSumPlace][i] = sp;
@@ -201,8 +225,8 @@ inline void scan(const double *x, size_t first, size_t last, double *sum, double
   sum[kSumPlace] = sp;
   sum[kSumPlaceSquare] = spp;
   sum[kSumPlaceValue] = spv;
-  sum[kSumMin] = low;
-  sum[kSumMax] = high;
+  sum[kSumMin] = extent.least();
+  sum[kSumMax] = extent.greatest();
   *centre = c;
 }
 
