@@ -3,8 +3,10 @@
 #define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
 #include <numpy/arrayobject.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 
 namespace py = pybind11;
 
@@ -91,19 +93,60 @@ bool dense_size(const DlTensor &t, std::size_t *out) noexcept {
   return dense || n == 0;
 }
 
+// Few keys and the dtype of each, added one by one and never taken away. Read by any number of
+// threads: there may be no GIL. A key is written last, so whoever sees it sees its dtype.
+template <typename Key, std::size_t Room>
+class Dtypes {
+ public:
+  explicit constexpr Dtypes(Key none) : none_(none) {
+    for (auto &one : known_) one.key.store(none, std::memory_order_relaxed);
+  }
+  bool find(Key key, Dtype *out) const noexcept {
+    for (const auto &one : known_) {
+      const Key held = one.key.load(std::memory_order_acquire);
+      if (held == key) {
+        *out = one.dtype;
+        return true;
+      }
+      if (held == none_) return false;
+    }
+    return false;
+  }
+  // Returns whether it is kept: there is room, and nobody else was faster.
+  bool add(Key key, Dtype dtype) noexcept {
+    const std::lock_guard<std::mutex> guard(adding_);
+    for (auto &one : known_) {
+      const Key held = one.key.load(std::memory_order_relaxed);
+      if (held == key) return false;
+      if (held != none_) continue;
+      one.dtype = dtype;
+      one.key.store(key, std::memory_order_release);
+      return true;
+    }
+    return false;
+  }
+
+ private:
+  struct Known {
+    std::atomic<Key> key{};
+    Dtype dtype = Dtype::f32;
+  };
+  Key none_;
+  Known known_[Room];
+  std::mutex adding_;
+};
+
 // What is looked up again and again, looked up once.
 struct Names {
   PyObject *data_ptr, *numel, *is_contiguous, *dtype, *device, *type, *module, *is_neg, *exchange;
-  const DlExchange *torch = nullptr;  // where this version of torch offers it
-  PyObject *convert = nullptr;        // kernels._arrays.convert
-  PyTypeObject *tensor = nullptr;     // torch.Tensor, once one was seen
-  PyTypeObject *parameter = nullptr;  // torch.nn.Parameter
-  struct {
-    PyObject *object = nullptr;
-    Dtype dtype = Dtype::f32;
-  } torch_types[32];
+  std::atomic<const DlExchange *> torch{nullptr};  // where this version of torch offers it
+  std::atomic<PyObject *> convert{nullptr};        // kernels._arrays.convert
+  std::atomic<PyTypeObject *> tensor{nullptr};     // torch.Tensor, once one was seen
+  std::atomic<PyTypeObject *> parameter{nullptr};  // torch.nn.Parameter
 };
 Names cached;
+Dtypes<PyObject *, 32> torch_types(nullptr);
+Dtypes<int, 16> user_types(-1);
 
 bool from_type_number(int number, std::size_t size, Dtype *out) noexcept {
   switch (number) {
@@ -146,23 +189,11 @@ bool from_type_number(int number, std::size_t size, Dtype *out) noexcept {
 
 // Types that other packages taught NumPy, as bfloat16: by their name, which is kept.
 bool from_user_type(PyArray_Descr *descr, Dtype *out) noexcept {
-  static struct {
-    int number = -1;
-    Dtype dtype = Dtype::f32;
-  } seen[16];
-  for (auto &known : seen) {
-    if (known.number == descr->type_num) {
-      *out = known.dtype;
-      return true;
-    }
-    if (known.number != -1) continue;
-    const char *name = descr->typeobj->tp_name, *dot = std::strrchr(name, '.');
-    if (!dtype_by_name(dot == nullptr ? name : dot + 1, out)) return false;
-    known.dtype = *out;
-    known.number = descr->type_num;
-    return true;
-  }
-  return false;
+  if (user_types.find(descr->type_num, out)) return true;
+  const char *name = descr->typeobj->tp_name, *dot = std::strrchr(name, '.');
+  if (!dtype_by_name(dot == nullptr ? name : dot + 1, out)) return false;
+  user_types.add(descr->type_num, *out);
+  return true;
 }
 
 // PyArray_SIZE, without a call.
@@ -188,33 +219,23 @@ bool read_numpy(PyObject *object, Input *out) noexcept {
 }
 
 bool torch_dtype(PyObject *type, Dtype *out) noexcept {
-  for (auto &known : cached.torch_types) {
-    if (known.object == type) {
-      *out = known.dtype;
-      return true;
-    }
-    if (known.object != nullptr) continue;
-    // str(torch.float32) is "torch.float32".
-    PyObject *text = PyObject_Str(type);
-    if (text == nullptr) break;
-    const char *name = PyUnicode_AsUTF8(text);
-    const bool found =
-        name != nullptr && std::strncmp(name, "torch.", 6) == 0 && dtype_by_name(name + 6, out);
-    Py_DECREF(text);
-    if (found) {
-      Py_INCREF(type);  // kept for good: dtypes are few and live as long as torch
-      known.object = type;
-      known.dtype = *out;
-    }
-    PyErr_Clear();
-    return found;
-  }
+  if (torch_types.find(type, out)) return true;
+  // str(torch.float32) is "torch.float32".
+  PyObject *text = PyObject_Str(type);
+  const char *name = text == nullptr ? nullptr : PyUnicode_AsUTF8(text);
+  const bool found =
+      name != nullptr && std::strncmp(name, "torch.", 6) == 0 && dtype_by_name(name + 6, out);
+  Py_XDECREF(text);
   PyErr_Clear();
-  return false;
+  // Kept for good where it is: dtypes are few and live as long as torch.
+  if (found && torch_types.add(type, *out)) Py_INCREF(type);
+  return found;
 }
 
 bool is_torch(PyTypeObject *type) noexcept {
-  if (type == cached.tensor || type == cached.parameter) return true;
+  if (type == cached.tensor.load(std::memory_order_acquire) ||
+      type == cached.parameter.load(std::memory_order_acquire))
+    return true;
   if (std::strcmp(type->tp_name, "Tensor") != 0 && std::strcmp(type->tp_name, "Parameter") != 0)
     return false;
   PyObject *module = PyObject_GetAttr(reinterpret_cast<PyObject *>(type), cached.module);
@@ -227,15 +248,18 @@ bool is_torch(PyTypeObject *type) noexcept {
   Py_DECREF(module);
   PyErr_Clear();
   if (!torch) return false;
-  (std::strcmp(type->tp_name, "Tensor") == 0 ? cached.tensor : cached.parameter) = type;
   PyObject *exchange = PyObject_GetAttr(reinterpret_cast<PyObject *>(type), cached.exchange);
   if (exchange != nullptr) {
     const auto *found =
         static_cast<const DlExchange *>(PyCapsule_GetPointer(exchange, "dlpack_exchange_api"));
-    if (found != nullptr && found->major == 1 && found->view_of != nullptr) cached.torch = found;
+    if (found != nullptr && found->major == 1 && found->view_of != nullptr)
+      cached.torch.store(found, std::memory_order_release);
     Py_DECREF(exchange);
   }
   PyErr_Clear();
+  // Last: whoever finds the type does not look for the exchange any more.
+  auto &place = std::strcmp(type->tp_name, "Tensor") == 0 ? cached.tensor : cached.parameter;
+  place.store(type, std::memory_order_release);
   return true;
 }
 
@@ -249,9 +273,9 @@ bool call_size(PyObject *object, PyObject *method, std::size_t *out) noexcept {
 
 // Where torch offers its tensors as a struct: a few tens of nanoseconds. A tensor of one element
 // may be dense and yet stand for its own negative (the imaginary part of a conjugate).
-bool read_exchanged(PyObject *object, Input *out) noexcept {
+bool read_exchanged(const DlExchange &torch, PyObject *object, Input *out) noexcept {
   DlTensor t;
-  if (cached.torch->view_of(object, &t) != 0) {
+  if (torch.view_of(object, &t) != 0) {
     PyErr_Clear();
     return false;
   }
@@ -292,15 +316,21 @@ bool read_torch(PyObject *object, Input *out) noexcept {
 
 // kernels._arrays.convert(object, dtype) -> (a dense uint8 array, dtype name)
 bool read_converted(PyObject *object, PyObject *dtype, Input *out) noexcept {
-  if (cached.convert == nullptr) {
+  PyObject *convert = cached.convert.load(std::memory_order_acquire);
+  if (convert == nullptr) {
     PyObject *module = PyImport_ImportModule("ml_systems_debugger.kernels._arrays");
     if (module == nullptr) return false;
-    cached.convert = PyObject_GetAttrString(module, "convert");
+    convert = PyObject_GetAttrString(module, "convert");
     Py_DECREF(module);
-    if (cached.convert == nullptr) return false;
+    if (convert == nullptr) return false;
+    PyObject *nobody = nullptr;
+    if (!cached.convert.compare_exchange_strong(nobody, convert)) {
+      Py_DECREF(convert);  // another thread was faster: the same function
+      convert = nobody;
+    }
   }
-  PyObject *pair = PyObject_CallFunctionObjArgs(cached.convert, object,
-                                                dtype == nullptr ? Py_None : dtype, nullptr);
+  PyObject *pair =
+      PyObject_CallFunctionObjArgs(convert, object, dtype == nullptr ? Py_None : dtype, nullptr);
   if (pair == nullptr) return false;
   out->owner = py::reinterpret_steal<py::object>(pair);
   PyObject *bytes = PyTuple_GetItem(pair, 0), *name = PyTuple_GetItem(pair, 1);
@@ -386,7 +416,8 @@ bool read_input(PyObject *object, PyObject *dtype, Input *out) noexcept {
     if (PyArray_CheckExact(object)) {
       if (read_numpy(object, out)) return true;
     } else if (is_torch(Py_TYPE(object))) {
-      if (cached.torch != nullptr ? read_exchanged(object, out) : read_torch(object, out))
+      const DlExchange *torch = cached.torch.load(std::memory_order_acquire);
+      if (torch != nullptr ? read_exchanged(*torch, object, out) : read_torch(object, out))
         return true;
     }
   }

@@ -43,7 +43,7 @@ class Room {
 };
 
 // The arrays of a step, with what keeps them alive; kept from call to call, so that nothing is
-// allocated. Used under the GIL alone, and never by two calls at once: `busy` says so.
+// allocated: one for each thread, never of two calls at once.
 struct Step {
   std::vector<mlsd::ArrayRef> arrays;
   std::vector<std::size_t> places;

@@ -1,3 +1,4 @@
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -98,8 +99,8 @@ std::size_t initial() noexcept {
   return widest();
 }
 
-const Target *&active() noexcept {
-  static const Target *target = &entries[initial()].target;
+std::atomic<const Target *> &active() noexcept {
+  static std::atomic<const Target *> target{&entries[initial()].target};
   return target;
 }
 
@@ -108,7 +109,7 @@ const Target *&active() noexcept {
 std::size_t target_count() noexcept { return kCount; }
 const Target &target_at(std::size_t index) noexcept { return entries[index].target; }
 bool target_supported(std::size_t index) noexcept { return entries[index].supported(); }
-const Target &active_target() noexcept { return *active(); }
+const Target &active_target() noexcept { return *active().load(std::memory_order_relaxed); }
 const char *refused_target() noexcept {
   active();
   return refused;
@@ -117,7 +118,7 @@ const char *refused_target() noexcept {
 bool force_target(const char *name) noexcept {
   const std::size_t found = find(name);
   if (found == kCount) return false;
-  active() = &entries[found].target;
+  active().store(&entries[found].target, std::memory_order_relaxed);
   return true;
 }
 
