@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -126,3 +129,51 @@ def test_a_loss_scale_that_is_sought_leaves_the_states_well() -> None:
         assert not [one for one in monitor.step(loss=loss) if "state" in one.evidence]
     assert 1 <= skipped < 120
     assert all("state" not in one.evidence for one in monitor.close())
+
+
+class MadeAnew(torch.optim.SGD):
+    """Keeps an average that is another tensor after every step."""
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for one in group["params"]:
+                held = self.state[one].get("average", torch.zeros_like(one))
+                self.state[one]["average"] = 0.9 * held + 0.1 * one.grad
+        return loss
+
+
+def test_states_that_are_made_anew_are_seen_and_not_kept() -> None:
+    model = network()
+    optimizer = MadeAnew(model.parameters(), 1e-3)
+    monitor = Monitor(model, optimizer, action="none")
+    train(monitor, model, optimizer, 40)
+    olds = [weakref.ref(of["average"]) for of in optimizer.state.values()]
+    train(monitor, model, optimizer, 1)
+    gc.collect()
+    assert [old() for old in olds] == [None] * len(olds)
+
+    def disturb(step: int) -> None:
+        if step == 3:
+            optimizer.state[model[2].weight]["average"][3, 5] = float("inf")
+
+    told = states(train(monitor, model, optimizer, 3 + TURNS + 1, disturb))
+    assert [(one.layer, one.evidence["state"]) for _, one in told] == [("2.weight", "average")]
+
+
+def test_states_that_were_replaced_are_let_go() -> None:
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    monitor = Monitor(model, optimizer, action="none")
+    train(monitor, model, optimizer, 40)
+    olds = [weakref.ref(of["exp_avg"]) for of in optimizer.state.values()]
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    gc.collect()
+    assert [old() for old in olds] == [None] * len(olds)
+
+    def disturb(step: int) -> None:
+        if step == 3:
+            optimizer.state[model[2].weight]["exp_avg_sq"][3, 5] = float("inf")
+
+    told = states(train(monitor, model, optimizer, 3 + TURNS + 1, disturb))
+    assert [(one.layer, one.evidence["state"]) for _, one in told] == [("2.weight", "exp_avg_sq")]

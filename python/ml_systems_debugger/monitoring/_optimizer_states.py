@@ -25,11 +25,14 @@ __all__ = ["OptimizerStates"]
 
 _TURNS = 16  # looks within which every state is looked at once
 _EVERY = 2  # steps from one to the next
+_FOUND_ANEW = 8  # looks after which places are looked for again, whatever seems to be
 _MODES = (FailureMode.NAN_DETECTED, FailureMode.INF_DETECTED)
 
 
-class _Held:
-    """The averages of some parameters, and what they are read from.
+class _Places:
+    """Where the averages of some parameters are; they are taken from there at every look.
+
+    Only the places are kept: an optimizer may well make new tensors at every step.
 
     Parameters
     ----------
@@ -42,43 +45,50 @@ class _Held:
     """
 
     def __init__(self, of: Any, states: list[tuple[str, Any]], tensor: Any) -> None:
-        self.of, self._states, self._count = of, states, len(of)
-        self._entries = [
-            (owner, state, key, one)
+        self._of, self._count, self._tensor = of, len(of), tensor
+        self._states = [state for _, state in states]
+        self._sizes = list(map(len, self._states))
+        self._places = [
+            (owner, key, state)
             for owner, state in states
             for key, one in state.items()
-            if key != "step" and isinstance(one, tensor) and one.dim()
+            if key != "step" and isinstance(one, tensor) and one.dim() and part_of(one).is_cpu
         ]
-        self._sizes = [len(state) for _, state in states]
-        parts = [part_of(one) for _, _, _, one in self._entries]
-        self._here = [at for at, part in enumerate(parts) if part.is_cpu]
-        self.parts = tuple(parts[at] for at in self._here)
-        """Of each average what is on this rank, of those on the CPU."""
-        self._norms = np.zeros(len(self.parts))
-        self._there = np.zeros(len(self.parts), np.bool_)
+        self._sharded = any(part_of(state[key]) is not state[key] for _, key, state in self._places)
+        self._norms = np.zeros(len(self._places))
+        self._there = np.zeros(len(self._places), np.bool_)
+        self._left = _FOUND_ANEW
 
-    def same(self, of: Any) -> bool:
-        """Return whether the optimizer's states are still these very tensors."""
+    def hold(self, of: Any) -> bool:
+        """Return whether these are still all places there are, as far as is seen at a glance."""
+        self._left -= 1
         return (
-            of is self.of
+            of is self._of
             and len(of) == self._count
-            and [len(state) for _, state in self._states] == self._sizes
-            and all(state.get(key) is one for _, state, key, one in self._entries)
+            and list(map(len, self._states)) == self._sizes
+            and self._left > 0
         )
+
+    def _parts(self) -> tuple[Any, ...]:
+        """Return what is there now, of sharded tensors the part on this rank."""
+        found = tuple([state.get(key) for _, key, state in self._places])
+        return tuple(map(part_of, found)) if self._sharded else found
 
     def suspect(self) -> bool:
         """Return whether any may hold a bad value: one native pass over all."""
+        if not self._places:
+            return False
         try:
-            total = live_norms(self.parts, self._norms, self._there)
+            total = live_norms(self._parts(), self._norms, self._there)
         except (TypeError, ValueError):  # a type that it does not take
             return True
         return not math.isfinite(total)
 
-    def named(self) -> Iterator[tuple[str, str, Any]]:
+    def averages(self) -> Iterator[tuple[str, str, Any]]:
         """Yield parameter, key and the part of every average."""
-        for at, part in zip(self._here, self.parts, strict=True):
-            owner, _, key, _ = self._entries[at]
-            yield owner, key, part
+        for (owner, key, _), part in zip(self._places, self._parts(), strict=True):
+            if isinstance(part, self._tensor):
+                yield owner, key, part
 
 
 class OptimizerStates(Probe):
@@ -100,7 +110,7 @@ class OptimizerStates(Probe):
         self._tensor = import_module("torch").Tensor
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self._parameters = [named[turn::_TURNS] for turn in range(_TURNS)]
-        self._last: list[_Held | None] = [None] * _TURNS
+        self._places: list[_Places | None] = [None] * _TURNS
         self._seen = [-1] * _TURNS  # the last step at which each turn's states were looked at
         self._turn = self._steps = 0
         self._step = -1
@@ -111,6 +121,12 @@ class OptimizerStates(Probe):
         self._all: list[Finding] = []
         self._hooks = Hooks(self, monitor._probes)
         self._hooks.add(optimizer.register_step_pre_hook, self._stepping)
+        if hasattr(optimizer, "register_load_state_dict_post_hook"):
+            self._hooks.add(optimizer.register_load_state_dict_post_hook, self._forget)
+
+    def _forget(self, *_: Any) -> None:
+        """Let go of states that the optimizer has others for."""
+        self._places = [None] * _TURNS
 
     def _stepping(self, *_: Any) -> None:
         watched = self._watched
@@ -146,21 +162,21 @@ class OptimizerStates(Probe):
     ) -> None:
         known = self._known
         for turn in turns:
-            held = self._held(turn)
-            if held.parts and held.suspect():
-                for owner, key, one in held.named():
+            places = self._of(turn)
+            if places.suspect():
+                for owner, key, one in places.averages():
                     if (owner, key) not in known and floating(one) and bad(one):
                         known.add((owner, key))
                         tell(owner, key, one, self._seen[turn] + 1, step)
             self._seen[turn] = max(step, self._seen[turn])
 
-    def _held(self, turn: int) -> _Held:
-        """Return the averages of a turn, as they were found before where they are the same."""
-        state, last = self._optimizer.state, self._last[turn]
-        if last is None or not last.same(state):
+    def _of(self, turn: int) -> _Places:
+        """Return where the averages of a turn are."""
+        state, places = self._optimizer.state, self._places[turn]
+        if places is None or not places.hold(state):
             states = [(name, state[p]) for name, p in self._parameters[turn] if p in state]
-            self._last[turn] = last = _Held(state, states, self._tensor)
-        return last
+            self._places[turn] = places = _Places(state, states, self._tensor)
+        return places
 
     def _tell(self, owner: str, key: str, state: Any, low: int, high: int) -> None:
         told, name = summary(f"{owner}.{key}", state), f"{owner}.{key}"

@@ -34,11 +34,12 @@ class Watch:
         for key, value in buffer.scalars():
             if key.name not in _NAMES or key.split is not None:
                 continue
-            mean = means.get(key)
-            if not mean:
-                means[key] = abs(value)
+            size, mean = abs(value), means.get(key)
+            if size != size:  # NaN, which is judged at once, and would stay in the mean
                 continue
-            size = abs(value)
+            if not mean:
+                means[key] = size
+                continue
             if size > _HIGH * mean:
                 run = self._runs[key] = self._runs.get(key, 0) + 1
                 if size > _FACTOR * mean:
