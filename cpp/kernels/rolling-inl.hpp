@@ -179,10 +179,22 @@ struct Extent {
 #endif
 };
 
+// Sums that statistics are made of; the others stay as they were. Of values there always are some:
+// the finite ones are counted with them.
+enum Needs : unsigned { kNeedSquares = 1, kNeedPlaces = 2, kNeedExtent = 4, kNeedAll = 7 };
+
+inline unsigned needs_of(unsigned stats) {
+  unsigned needs = 0;
+  if (stats & kRollStd) needs |= kNeedSquares;
+  if (stats & kRollSlope) needs |= kNeedPlaces;
+  if (stats & (kRollMin | kRollMax)) needs |= kNeedExtent;
+  return needs;
+}
+
 // One direction through a block: places [first, last) going up, or last-1 down to first. `sum` goes
 // on; the centre is the first finite value met. Where all values are finite (Clean), sums that
 // depend on the places alone are left to fill_counts.
-template <bool Clean, bool Backward>
+template <unsigned Need, bool Clean, bool Backward>
 inline void scan(const double *x, size_t first, size_t last, double *sum, double *centre,
                  const Sums &out) {
   double count = sum[kSumFinite], s1 = sum[kSumValue], s2 = sum[kSumSquare];
@@ -197,11 +209,13 @@ inline void scan(const double *x, size_t first, size_t last, double *sum, double
       const double y = Clean ? x[i] : clamped(x[i], kLargest);
       if (!Clean && count == 0) c = y;
       const double v = y - c;
-      const double pv = place * v;
       s1 += v;
-      s2 += v * v;
-      spv += pv;
-      extent.take(y);
+      if (Need & kNeedSquares) s2 += v * v;
+      if (Need & kNeedPlaces) {
+        const double pv = place * v;
+        spv += pv;
+      }
+      if (Need & kNeedExtent) extent.take(y);
       if (!Clean) {
         count += 1;
         sp += place;
@@ -209,10 +223,12 @@ inline void scan(const double *x, size_t first, size_t last, double *sum, double
       }
     }
     out.array[kSumValue][i] = s1;
-    out.array[kSumSquare][i] = s2;
-    out.array[kSumPlaceValue][i] = spv;
-    out.array[kSumMin][i] = extent.least();
-    out.array[kSumMax][i] = extent.greatest();
+    if (Need & kNeedSquares) out.array[kSumSquare][i] = s2;
+    if (Need & kNeedPlaces) out.array[kSumPlaceValue][i] = spv;
+    if (Need & kNeedExtent) {
+      out.array[kSumMin][i] = extent.least();
+      out.array[kSumMax][i] = extent.greatest();
+    }
     if (!Clean) {
       out.array[kSumFinite][i] = count;
       out.array[kSumPlace][i] = sp;
@@ -228,6 +244,24 @@ inline void scan(const double *x, size_t first, size_t last, double *sum, double
   sum[kSumMin] = extent.least();
   sum[kSumMax] = extent.greatest();
   *centre = c;
+}
+
+// The same with what is needed known only now: of what is asked for alone, or of everything.
+template <bool Clean, bool Backward>
+inline void scan(unsigned needs, const double *x, size_t first, size_t last, double *sum,
+                 double *centre, const Sums &out) {
+  switch (needs) {
+    case 0:
+      return scan<0, Clean, Backward>(x, first, last, sum, centre, out);
+    case kNeedSquares:
+      return scan<kNeedSquares, Clean, Backward>(x, first, last, sum, centre, out);
+    case kNeedPlaces:
+      return scan<kNeedPlaces, Clean, Backward>(x, first, last, sum, centre, out);
+    case kNeedExtent:
+      return scan<kNeedExtent, Clean, Backward>(x, first, last, sum, centre, out);
+    default:
+      return scan<kNeedAll, Clean, Backward>(x, first, last, sum, centre, out);
+  }
 }
 
 // What Clean left out, in closed form: whole numbers below 2^53, the same bits as added one by one.
@@ -305,28 +339,29 @@ inline void sew_full(const Sewing &s, size_t first, size_t last, double *const *
   }
 }
 
-// One place, whatever its window holds.
+// One place, whatever its window holds. Sums are read where their statistic is asked for: else
+// nobody wrote them.
 inline void sew_one(const Sewing &s, size_t i, double *const *out, size_t at) {
   const bool inner = i + 1 < s.window;
   const auto before = [&](RollingSum which) { return inner ? s.before->array[which][i + 1] : 0.0; };
   const auto now = [&](RollingSum which) { return s.now->array[which][i]; };
   const double w = static_cast<double>(s.window), d = s.shift;
-  const double bn = before(kSumFinite), b1 = before(kSumValue), b2 = before(kSumSquare);
-  const double bp = before(kSumPlace), bpv = before(kSumPlaceValue);
+  const double bn = before(kSumFinite), b1 = before(kSumValue);
   const double count = bn + now(kSumFinite);
   const double s1 = (b1 + bn * d) + now(kSumValue);
-  const double s2 = (b2 + (2 * d * b1 + bn * (d * d))) + now(kSumSquare);
-  const double stv = (bpv - w * b1) + d * (bp - w * bn) + now(kSumPlaceValue);
   const double share = 1 / count;
   const bool enough = count > 0 && count >= static_cast<double>(s.min_count);
   if (out[0] != nullptr) out[0][at] = enough ? s.centre + s1 * share : kUnknown;
   if (out[1] != nullptr) {
+    const double s2 = (before(kSumSquare) + (2 * d * b1 + bn * (d * d))) + now(kSumSquare);
     const double m2 = s2 - s1 * s1 * share;
     const double degrees = count - s.ddof;
     out[1][at] =
         enough && degrees > 0 ? __builtin_sqrt((m2 > 0 ? m2 : 0.0) * (1 / degrees)) : kUnknown;
   }
   if (out[2] != nullptr) {
+    const double bp = before(kSumPlace), bpv = before(kSumPlaceValue);
+    const double stv = (bpv - w * b1) + d * (bp - w * bn) + now(kSumPlaceValue);
     double slope = kUnknown;
     if (enough && count == w) {
       const double place = static_cast<double>(static_cast<int64_t>(i));
@@ -451,6 +486,7 @@ struct Rolling {
     for (int i = 0; i < kRollingSums; ++i) forward.array[i] = scratch + w * static_cast<size_t>(i);
     const Sums back = backward();
     const bool sums = (settings.stats & ~static_cast<unsigned>(kRollMedian)) != 0;
+    const unsigned needs = needs_of(settings.stats);
     size_t at = 0;
     while (at < n) {
       const size_t first = static_cast<size_t>(row[kRollingPlace]);
@@ -461,14 +497,14 @@ struct Rolling {
       const bool clean = fresh_clean && all_finite(current(), first);
       double *centre = row + kRollingCentre;
       if (fresh_clean) {
-        scan<true, false>(current(), first, last, running, centre, forward);
+        scan<true, false>(needs, current(), first, last, running, centre, forward);
         if (!full_windows(clean)) {
           fill_counts<false>(first, last, running, forward);
           settle_back(back);
         }
         add_counts(first, last, running);
       } else {
-        scan<false, false>(current(), first, last, running, centre, forward);
+        scan<false, false>(needs, current(), first, last, running, centre, forward);
         settle_back(back);
       }
       if (sums) sew(forward, back, first, last, clean, at);
@@ -527,13 +563,14 @@ struct Rolling {
 
   void finish_block(bool clean, const Sums &back) {
     const size_t w = settings.window;
+    const unsigned needs = needs_of(settings.stats);
     double sum[kRollingSums];
     start_sums(sum);
     double centre = 0;
     if (clean)
-      scan<true, true>(current(), 0, w, sum, &centre, back);
+      scan<true, true>(needs, current(), 0, w, sum, &centre, back);
     else
-      scan<false, true>(current(), 0, w, sum, &centre, back);
+      scan<false, true>(needs, current(), 0, w, sum, &centre, back);
     back_due = clean;
     __builtin_memcpy(previous(), current(), w * sizeof(double));
     row[kRollingPrevCentre] = centre;
