@@ -131,6 +131,19 @@ def test_a_loss_scale_that_is_sought_leaves_the_states_well() -> None:
     assert all("state" not in one.evidence for one in monitor.close())
 
 
+def told_of_damage(
+    monitor: Monitor, model: Any, optimizer: Any, key: str
+) -> list[tuple[str | None, str]]:
+    """Return layer and state of what is found within its turn where one value becomes infinite."""
+
+    def disturb(step: int) -> None:
+        if step == 3:
+            optimizer.state[model[2].weight][key][3, 5] = float("inf")
+
+    told = states(train(monitor, model, optimizer, 3 + TURNS + 1, disturb))
+    return [(one.layer, one.evidence["state"]) for _, one in told]
+
+
 class MadeAnew(torch.optim.SGD):
     """Keeps an average that is another tensor after every step."""
 
@@ -153,12 +166,7 @@ def test_states_that_are_made_anew_are_seen_and_not_kept() -> None:
     gc.collect()
     assert [old() for old in olds] == [None] * len(olds)
 
-    def disturb(step: int) -> None:
-        if step == 3:
-            optimizer.state[model[2].weight]["average"][3, 5] = float("inf")
-
-    told = states(train(monitor, model, optimizer, 3 + TURNS + 1, disturb))
-    assert [(one.layer, one.evidence["state"]) for _, one in told] == [("2.weight", "average")]
+    assert told_of_damage(monitor, model, optimizer, "average") == [("2.weight", "average")]
 
 
 def test_states_that_were_replaced_are_let_go() -> None:
@@ -171,9 +179,4 @@ def test_states_that_were_replaced_are_let_go() -> None:
     gc.collect()
     assert [old() for old in olds] == [None] * len(olds)
 
-    def disturb(step: int) -> None:
-        if step == 3:
-            optimizer.state[model[2].weight]["exp_avg_sq"][3, 5] = float("inf")
-
-    told = states(train(monitor, model, optimizer, 3 + TURNS + 1, disturb))
-    assert [(one.layer, one.evidence["state"]) for _, one in told] == [("2.weight", "exp_avg_sq")]
+    assert told_of_damage(monitor, model, optimizer, "exp_avg_sq") == [("2.weight", "exp_avg_sq")]
