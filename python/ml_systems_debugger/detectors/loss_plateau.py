@@ -189,20 +189,12 @@ class LossPlateauDetector(TrailDetector):
             return replace(verdict, severity=severity, confidence=0.5)
         return verdict
 
-    def _within_noise(self, trail: Trail, change: float, middle: float) -> bool:
-        """Return whether the noise of single values explains all that the loss did.
-
-        The standard errors are those of a least-squares line over the run, and of
-        the median of the first eight values; of the first value alone there is one.
-        """
-        if not self._begins_within_noise(trail, middle):
-            return False
-        levels = trail.groups.levels
-        way = change * np.arange(len(levels)) / (len(levels) - 1)
-        line = spread(levels - way) * math.sqrt(12.0 / len(levels))
-        return abs(change) <= self.flat * abs(middle) + 2 * line
-
     def _begins_within_noise(self, trail: Trail, middle: float) -> bool:
+        """Return whether the noise of single values explains where the loss began.
+
+        The standard error is that of the median of the first eight values; of the
+        first value alone there is one.
+        """
         one = spread(trail.recent)
         few = one * _MEDIAN_ERROR / math.sqrt(EARLY)
         flat = self.flat * abs(middle)
@@ -210,6 +202,13 @@ class LossPlateauDetector(TrailDetector):
             abs(trail.first_level - middle) <= 2 * (flat + few)
             and trail[Field.FIRST] - middle <= 2 * flat + 3 * one
         )
+
+    def _changes_within_noise(self, trail: Trail, change: float, middle: float) -> bool:
+        """Return whether it explains the change: the standard error of a least-squares line."""
+        levels = trail.groups.levels
+        way = change * np.arange(len(levels)) / (len(levels) - 1)
+        line = spread(levels - way) * math.sqrt(12.0 / len(levels))
+        return abs(change) <= self.flat * abs(middle) + 2 * line
 
     def settled(self, before: Finding, step: int) -> Finding | None:
         """Take it back: it learns after all, there was only a slow start."""
@@ -273,13 +272,14 @@ class LossPlateauDetector(TrailDetector):
         start, last = trail.first_level, float(levels[-1])
         fell = max(start, trail[Field.FIRST] - groups.noise) - last
         stands = max(fell, last - start) <= 2 * bound
-        if not stands and not self._begins_within_noise(trail, middle):
+        begins = self._begins_within_noise(trail, middle)
+        if not stands and not begins:
             return None  # most losses: the slope need not be known
         i, j = np.triu_indices(len(levels), 1)
         slope = float(np.median((levels[j] - levels[i]) / (j - i)))
         change = slope * (len(levels) - 1)
         sure = stands and abs(change) <= bound
-        if not sure and not self._within_noise(trail, change, middle):
+        if not sure and not (begins and self._changes_within_noise(trail, change, middle)):
             return None
         step = trail.step(Field.FIRST_STEP)
         return Verdict(
